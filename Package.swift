@@ -1,0 +1,74 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+let settings: [SwiftSetting] = [
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+let package = Package(
+  name: "convert-model",
+  products: [.executable(name: "convert-model", targets: ["ConvertModel"])],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+    .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+    .package(url: "https://github.com/ordo-one/TextTable", from: "0.0.2"),
+    .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
+  ],
+  targets: [
+    // MARK: Libraries, bottom up
+    .target(
+      name: "Kernels",
+      dependencies: [.product(name: "SystemPackage", package: "swift-system")],
+      swiftSettings: settings),
+    .target(
+      name: "Checkpoints",
+      dependencies: [
+        "Kernels",
+        .product(name: "OrderedCollections", package: "swift-collections"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: settings),
+    .target(name: "Quantization", dependencies: ["Kernels"], swiftSettings: settings),
+    .target(
+      name: "Packing",
+      dependencies: [
+        "Checkpoints", "Kernels", "Quantization",
+        .product(name: "OrderedCollections", package: "swift-collections"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: settings),
+    .target(
+      name: "Reports",
+      dependencies: [
+        "Checkpoints", "Kernels", "Packing", "Quantization",
+        .product(name: "OrderedCollections", package: "swift-collections"),
+        .product(name: "TextTable", package: "TextTable"),
+      ],
+      swiftSettings: settings),
+    .target(
+      name: "Conversion",
+      dependencies: [
+        "Checkpoints", "Kernels", "Packing", "Quantization", "Reports",
+        .product(name: "OrderedCollections", package: "swift-collections"),
+        .product(name: "Crypto", package: "swift-crypto"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: settings),
+
+    // MARK: The command
+    .executableTarget(
+      name: "ConvertModel",
+      dependencies: [
+        "Checkpoints", "Conversion", "Kernels", "Quantization", "Reports",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: settings),
+
+    // MARK: Tests
+    .testTarget(name: "KernelsTests", dependencies: ["Kernels"], swiftSettings: settings),
+  ]
+)

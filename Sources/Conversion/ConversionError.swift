@@ -1,0 +1,59 @@
+import Checkpoints
+import Quantization
+
+/// Why a conversion could not be done, beyond defects of the checkpoint itself.
+package enum ConversionError: Error, Hashable, CustomStringConvertible {
+  case outputExists(String)
+  case outputIsNotAModel(String)
+  case outputIsSource(String)
+  case cannotCreate(String, String)
+  case writeFailed(String, String)
+  case alreadyPacked(String)
+  case notPacked(String)
+  case nameCollision(String, member: String)
+  case rowTooLong(file: String, tensor: String, length: Int)
+  case notFinite(file: String, tensor: String, index: [Int], value: String)
+  case scaleOverflow(file: String, tensor: String, index: [Int], scale: Float, type: String)
+  case nothingToQuantize(String)
+  case noSuchTensor(String, in: String, similar: [String])
+  case differentTensor(String, packed: String, source: String)
+  case sizesDoNotAdd(String, expected: Int, found: Int)
+  case cancelled
+
+  package var description: String {
+    switch self {
+    case .outputExists(let path): "\(path): exists already; choose another name, or pass --overwrite to replace it"
+    case .outputIsNotAModel(let path):
+      "\(path): is not empty and holds no model, so --overwrite leaves it alone; remove it yourself if you mean it"
+    case .outputIsSource(let path): "\(path): source and output are the same folder; choose another output"
+    case .cannotCreate(let path, let why): "\(path): cannot be created: \(why)"
+    case .writeFailed(let path, let why): "\(path): writing failed: \(why)"
+    case .alreadyPacked(let path):
+      "\(path): is a packed checkpoint already; `convert-model unpack` turns it back into an ordinary one first"
+    case .notPacked(let path):
+      "\(path): is not a folder written by convert-model (it has no quantization_manifest.json)"
+    case .nameCollision(let tensor, let member):
+      "tensor '\(tensor.printable)': would be stored as '\(member.printable)', a name the checkpoint uses for another"
+        + " tensor; leave it alone with --exclude"
+    case .rowTooLong(let file, let tensor, let length):
+      "\(file): tensor '\(tensor.printable)': its rows of \(length) elements are too long for a tile; leave it alone"
+        + " with --exclude, or give it one scale with --override 'NAME: group-size=tensor'"
+    case .notFinite(let file, let tensor, let index, let value):
+      "\(file): tensor '\(tensor.printable)': found \(value) at \(index), expected finite weights; pass"
+        + " --allow-nonfinite keep to leave such tensors as they are"
+    case .scaleOverflow(let file, let tensor, let index, let scale, let type):
+      "\(file): tensor '\(tensor.printable)': the scale of the group at \(index) is beyond the range of \(type)"
+        + " (found \(scale)); choose --scale-type bf16 or f32"
+    case .nothingToQuantize(let path):
+      "\(path): no tensor is left to quantize: the patterns, or the types of the tensors, keep all of them"
+    case .noSuchTensor(let name, let path, let similar):
+      "\(path): no tensor '\(name.printable)'"
+        + (similar.isEmpty ? "" : "; did you mean \(similar.map { "'\($0.printable)'" }.joined(separator: ", "))?")
+    case .differentTensor(let name, let packed, let source):
+      "tensor '\(name.printable)': packed from \(packed), but the source to compare with has \(source)"
+    case .sizesDoNotAdd(let path, let expected, let found):
+      "\(path): the file has \(found) bytes, but its header and tensors add up to \(expected)"
+    case .cancelled: "stopped; nothing was written"
+    }
+  }
+}

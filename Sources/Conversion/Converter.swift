@@ -1,0 +1,245 @@
+import Checkpoints
+import Kernels
+import Packing
+import Quantization
+import Synchronization
+import SystemPackage
+
+/// Carries out a plan: reads, quantizes, packs, hashes and writes tile by tile.
+package struct Converter: Sendable {
+  package let plan: Plan
+  package let toolVersion: String
+  /// Threads; the output is the same for any number.
+  package let workers: Int
+
+  package init(plan: Plan, toolVersion: String, workers: Int) {
+    self.plan = plan
+    self.toolVersion = toolVersion
+    self.workers = workers
+  }
+
+  /// Writes the packed folder.
+  /// - Parameter onProgress: called from any thread, one call at a time; false stops the work and removes the output.
+  package func run(into output: OutputFolder, onProgress: @escaping @Sendable (Progress) -> Bool) throws {
+    do {
+      try write(to: output, onProgress: onProgress)
+      try output.commit()
+    } catch {
+      output.abandon()
+      throw error
+    }
+  }
+
+  private func write(to output: OutputFolder, onProgress: @escaping @Sendable (Progress) -> Bool) throws {
+    let needed = plan.outputByteCount(toolVersion: toolVersion)
+    if let free = output.freeBytes, free < needed {
+      throw ConversionError.cannotCreate(
+        output.path.string, "the output takes \(needed) bytes, the file system has \(free) left")
+    }
+    let targets = try plan.files.map { try TargetFile($0.name, layout: $0.layout, in: output) }
+    try writeCodebooks(to: targets)
+    let hashes = try writeTensors(to: targets, onProgress: onProgress)
+    for target in targets { try target.flush() }
+
+    try plan.sideFiles.copy(to: output.work)
+    if let configuration = plan.configuration(toolVersion: toolVersion) {
+      try output.write(fileBytes(configuration), to: SideFiles.configuration)
+    }
+    if let index = plan.index() { try output.write(fileBytes(index), to: Checkpoint.indexName) }
+    let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes)
+    try output.write(fileBytes(manifest.json), to: PackedManifest.fileName)
+  }
+
+  private func writeCodebooks(to targets: [TargetFile]) throws {
+    for book in plan.codebooks {
+      var bytes: [UInt8] = []
+      let count = encodeElements(book.codebook.levels, as: .f32, into: &bytes)
+      try targets[0].write(PackedFormat.specification(of: book).name, offset: 0, bytes, count)
+    }
+  }
+
+  // MARK: Tensors
+
+  /// What the stages of one tensor hand on to each other.
+  private final class TensorState: Sendable {
+    struct Contents {
+      var facts = TensorFacts()
+      var findings: [TensorScan.Finding?] = []
+      var remaining = 0
+    }
+    let contents = Mutex(Contents())
+  }
+
+  private enum Stage {
+    case scan(TensorScan)
+    case write
+    case hash
+  }
+
+  private struct Buffers {
+    var bytes: [UInt8] = []
+    var values: [Float] = []
+    var packed: [UInt8] = []
+    var tile = QuantizedTile()
+  }
+
+  private static let copyLength = 1 << 20
+
+  private func stages(of tensor: Plan.Tensor) -> [Stage] {
+    switch tensor.work {
+    case .keep: [.write, .hash]
+    case .quantize(let quantizer, _): quantizer.scans.map { .scan($0) } + [.write, .hash]
+    }
+  }
+
+  private func tileCount(_ stage: Stage, of tensor: Plan.Tensor) -> Int {
+    if case .hash = stage { return 1 }
+    switch tensor.work {
+    case .keep: return (tensor.sourceByteCount + Self.copyLength - 1) / Self.copyLength
+    case .quantize(_, let tiling): return tiling.tiles
+    }
+  }
+
+  /// - Returns: the SHA-256 of every stored tensor by name.
+  private func writeTensors(
+    to targets: [TargetFile], onProgress: @escaping @Sendable (Progress) -> Bool
+  ) throws -> [String: String] {
+    let stages = plan.tensors.map { self.stages(of: $0) }
+    let schedule = Schedule(
+      tileCounts: zip(plan.tensors, stages).map { tensor, stages in stages.map { tileCount($0, of: tensor) } })
+    let passes = zip(plan.tensors, stages).map { $0.sourceByteCount * ($1.count - 1) }
+    let progress = ProgressCounter(total: passes.reduce(0, +), report: onProgress)
+    let states = plan.tensors.map { _ in TensorState() }
+    let hashes = Mutex<[String: String]>([:])
+    for book in plan.codebooks {
+      let specification = PackedFormat.specification(of: book)
+      let hash = try targets[0].hash(specification)
+      hashes.withLock { $0[specification.name] = hash }
+    }
+    try schedule.run(workers: workers, makeState: { Buffers() }) { item, buffers in
+      let tensor = plan.tensors[item.tensor]
+      let target = targets[tensor.source.fileIndex]
+      switch stages[item.tensor][item.stage] {
+      case .hash:
+        for member in tensor.members {
+          let hash = try target.hash(member.specification)
+          hashes.withLock { $0[member.specification.name] = hash }
+        }
+      case .write:
+        let read: Int
+        switch tensor.work {
+        case .keep: read = try copy(tensor, part: item.tile, to: target, &buffers)
+        case .quantize(let quantizer, let tiling):
+          let facts = states[item.tensor].contents.withLock { $0.facts }
+          let elements = tiling.elements(of: item.tile)
+          read = try quantize(tensor, quantizer, elements, facts, to: target, &buffers)
+        }
+        try progress.add(read)
+      case .scan(let scan):
+        guard case .quantize(let quantizer, let tiling) = tensor.work else { return }
+        let elements = tiling.elements(of: item.tile)
+        try progress.add(
+          try self.scan(
+            scan, tensor, quantizer, elements, tile: item.tile, of: tiling.tiles, states[item.tensor], &buffers))
+      }
+    }
+    return hashes.withLock { $0 }
+  }
+
+  /// Copies a part of a kept tensor, byte for byte.
+  private func copy(_ tensor: Plan.Tensor, part: Int, to target: TargetFile, _ buffers: inout Buffers) throws -> Int {
+    let start = part * Self.copyLength
+    let range = start..<min(start + Self.copyLength, tensor.sourceByteCount)
+    try tensor.source.file.read(range, of: tensor.source.entry, into: &buffers.bytes)
+    try target.write(tensor.source.name, offset: start, buffers.bytes, range.count)
+    return range.count
+  }
+
+  private func quantize(
+    _ tensor: Plan.Tensor, _ quantizer: TileQuantizer, _ elements: Range<Int>, _ facts: TensorFacts,
+    to target: TargetFile, _ buffers: inout Buffers
+  ) throws -> Int {
+    let read = try readValues(tensor.source, elements, bytes: &buffers.bytes, values: &buffers.values)
+    // Taken out and put back: the quantizer borrows the values while it changes the tile.
+    let values = buffers.values
+    buffers.values = []
+    defer { buffers.values = values }
+    do {
+      try quantizer.quantize(values.span, first: elements.lowerBound, facts: facts, into: &buffers.tile)
+    } catch {
+      throw explained(error, tensor.source)
+    }
+    let packer = TilePacker(encoding: quantizer.encoding, grouping: quantizer.grouping)
+    try packer.pack(
+      buffers.tile, first: elements.lowerBound, scaleMean: facts.scaleMean, buffer: &buffers.packed
+    ) { role, offset, bytes, count in
+      guard let member = tensor.members.first(where: { $0.role == role }) else { return }
+      try target.write(member.specification.name, offset: offset, bytes, count)
+    }
+    return read
+  }
+
+  /// One tile of a pass over a tensor; the last tile to end draws the conclusion.
+  private func scan(
+    _ scan: TensorScan, _ tensor: Plan.Tensor, _ quantizer: TileQuantizer, _ elements: Range<Int>, tile: Int,
+    of tiles: Int, _ state: TensorState, _ buffers: inout Buffers
+  ) throws -> Int {
+    let read = try readValues(tensor.source, elements, bytes: &buffers.bytes, values: &buffers.values)
+    let facts = state.contents.withLock { $0.facts }
+    do {
+      let finding = try quantizer.scan(scan, buffers.values.span, first: elements.lowerBound, facts: facts)
+      try state.contents.withLock { contents in
+        if contents.findings.isEmpty {
+          contents.findings = Array(repeating: nil, count: tiles)
+          contents.remaining = tiles
+        }
+        contents.findings[tile] = finding
+        contents.remaining -= 1
+        guard contents.remaining == 0 else { return }
+        contents.facts = try quantizer.facts(from: contents.findings.compactMap { $0 }, after: facts)
+        contents.findings = []
+      }
+    } catch let error as QuantizationError {
+      throw explained(error, tensor.source)
+    }
+    return read
+  }
+}
+
+/// Reads elements of a tensor as float32.
+/// - Returns: the bytes read.
+func readValues(
+  _ tensor: CheckpointTensor, _ elements: Range<Int>, bytes: inout [UInt8], values: inout [Float]
+) throws(CheckpointError) -> Int {
+  let width = tensor.entry.type.bitWidth
+  let range = elements.lowerBound * width / 8..<(elements.upperBound * width + 7) / 8
+  try tensor.file.read(range, of: tensor.entry, into: &bytes)
+  values.resize(to: elements.count)
+  var target = values.mutableSpan
+  decodeElements(bytes.span.bytes, as: tensor.entry.type, into: &target)
+  return range.count
+}
+
+/// The error of a quantizer with the file, the tensor and the place in it.
+func explained(_ error: QuantizationError, _ tensor: CheckpointTensor) -> ConversionError {
+  let file = tensor.file.path.string
+  switch error {
+  case .notFinite(let element, let value):
+    let index = position(of: element, in: tensor.entry.shape)
+    return .notFinite(file: file, tensor: tensor.name, index: index, value: value)
+  case .scaleOverflow(let element, let scale, let type):
+    let index = position(of: element, in: tensor.entry.shape)
+    return .scaleOverflow(file: file, tensor: tensor.name, index: index, scale: scale, type: type.rawValue)
+  }
+}
+
+/// The index along each dimension of an element of the row-major flattened tensor.
+package func position(of element: Int, in shape: [Int]) -> [Int] {
+  var rest = element
+  var index: [Int] = []
+  for size in shape.reversed() {
+    index.append(size > 0 ? rest % size : 0)
+    rest /= max(size, 1)
+  }
+  return index.reversed()
+}

@@ -1,0 +1,183 @@
+import Checkpoints
+import Kernels
+import OrderedCollections
+import Packing
+import Quantization
+import SystemPackage
+
+/// What will become of every tensor, and where every byte of the output goes, known before any work.
+package struct Plan: Sendable {
+  package enum Work: Sendable {
+    case quantize(TileQuantizer, Tiling)
+    case keep(reason: String)
+  }
+
+  package struct Tensor: Sendable {
+    package let source: CheckpointTensor
+    package let work: Work
+    package let members: [PackedFormat.Member]
+
+    package var sourceByteCount: Int { source.entry.bytes.count }
+    package var storedByteCount: Int { members.reduce(0) { $0 + $1.specification.byteCount } }
+  }
+
+  package struct File: Sendable {
+    package let name: String
+    package let layout: SafetensorsLayout
+  }
+
+  package let source: Checkpoint
+  package let recipe: Recipe
+  package let tensors: [Tensor]
+  package let files: [File]
+  /// Written to the first file.
+  package let codebooks: [NamedCodebook]
+  package let sideFiles: SideFiles
+
+  /// - Parameter nonFinite: names of tensors with infinities or NaN, which are kept as they are.
+  package init(converting source: Checkpoint, recipe: Recipe, nonFinite: Set<String> = []) throws {
+    if PackedCheckpoint.isPacked(source.folder) { throw ConversionError.alreadyPacked(source.folder.string) }
+    let unmatched = recipe.unmatchedPatterns(among: source.tensors.map(\.name))
+    guard unmatched.isEmpty else { throw RecipeError.unmatched(unmatched) }
+    var tensors: [Tensor] = []
+    var books: OrderedSet<NamedCodebook> = []
+    for tensor in source.tensors {
+      let entry = tensor.entry
+      var decision = try recipe.decision(for: entry)
+      if nonFinite.contains(entry.name) { decision = .keep(reason: "holds infinities or NaN") }
+      switch decision {
+      case .keep(let reason):
+        let specification = TensorSpecification(name: entry.name, type: entry.type, shape: entry.shape)
+        let member = PackedFormat.Member(role: .data, specification: specification)
+        tensors.append(Tensor(source: tensor, work: .keep(reason: reason), members: [member]))
+      case .quantize(let scheme):
+        let quantizer = TileQuantizer(scheme: scheme, shape: entry.shape)
+        guard let tiling = Tiling(quantizer.grouping, quantizer.encoding) else {
+          throw ConversionError.rowTooLong(
+            file: tensor.file.path.string, tensor: entry.name, length: entry.shape.last ?? 1)
+        }
+        books.append(contentsOf: PackedFormat.codebooks(of: quantizer.encoding))
+        tensors.append(
+          Tensor(
+            source: tensor, work: .quantize(quantizer, tiling),
+            members: PackedFormat.members(of: entry.name, shape: entry.shape, encoding: quantizer.encoding)))
+      }
+    }
+    let isAnyQuantized = tensors.contains { if case .quantize = $0.work { true } else { false } }
+    guard isAnyQuantized else { throw ConversionError.nothingToQuantize(source.folder.string) }
+    self.source = source
+    self.recipe = recipe
+    self.tensors = tensors
+    codebooks = Array(books)
+    sideFiles = try SideFiles(of: source.folder)
+    try Self.requireDistinctNames(tensors, codebooks: codebooks)
+    files = Self.files(for: source, tensors: tensors, codebooks: codebooks)
+  }
+
+  private static func requireDistinctNames(_ tensors: [Tensor], codebooks: [NamedCodebook]) throws(ConversionError) {
+    var owners: [String: String] = [:]
+    for book in codebooks { owners[PackedFormat.specification(of: book).name] = "" }
+    for tensor in tensors {
+      for member in tensor.members {
+        let name = member.specification.name
+        if let other = owners.updateValue(tensor.source.name, forKey: name) {
+          throw .nameCollision(tensor.work.isQuantized || other.isEmpty ? tensor.source.name : other, member: name)
+        }
+      }
+    }
+  }
+
+  /// One output file per source file, under the same name where there are several.
+  private static func files(for source: Checkpoint, tensors: [Tensor], codebooks: [NamedCodebook]) -> [File] {
+    source.files.enumerated().map { index, file in
+      var specifications = tensors.filter { $0.source.fileIndex == index }.flatMap { $0.members.map(\.specification) }
+      if index == 0 { specifications += codebooks.map { PackedFormat.specification(of: $0) } }
+      let name = source.files.count > 1 ? file.path.lastComponent?.string : nil
+      let layout = SafetensorsLayout(
+        specifications, metadata: ["format": "pt", "quantization_manifest": .init(PackedManifest.fileName)])
+      return File(name: name ?? Checkpoint.singleName, layout: layout)
+    }
+  }
+
+  // MARK: The texts of the output
+
+  /// The manifest; hashes are missing (zeros) until the bytes are written, which does not change its length.
+  func manifest(toolVersion: String, hashes: [String: String] = [:]) -> PackedManifest {
+    func stored(_ member: PackedFormat.Member) -> PackedManifest.StoredMember {
+      let name = member.specification.name
+      return PackedManifest.StoredMember(
+        role: member.role, tensor: name, byteCount: member.specification.byteCount,
+        sha256: hashes[name] ?? String(repeating: "0", count: 64))
+    }
+    return PackedManifest(
+      toolVersion: toolVersion,
+      recipe: recipe.json,
+      sourceFiles: source.files.map {
+        PackedManifest.File(name: $0.path.lastComponent?.string ?? "", byteCount: $0.header.fileSize)
+      },
+      files: files.map { PackedManifest.File(name: $0.name, byteCount: $0.layout.fileSize) },
+      codebooks: codebooks.map { stored(PackedFormat.Member(role: .data, specification: PackedFormat.specification(of: $0))) },
+      copiedFiles: sideFiles.copied.map(\.name),
+      records: tensors.map { tensor in
+        PackedManifest.Record(
+          name: tensor.source.name, shape: tensor.source.entry.shape, type: tensor.source.entry.type,
+          file: files[tensor.source.fileIndex].name, fate: tensor.work.fate, members: tensor.members.map(stored))
+      })
+  }
+
+  /// `config.json` with the quantization stated; nil if the source has none.
+  func configuration(toolVersion: String) -> JSONValue? {
+    guard var members = source.configuration?.object else { return nil }
+    var quantization: OrderedDictionary<String, JSONValue> = [
+      "quant_method": .string(PackedFormat.name), "format_version": .integer(PackedFormat.version),
+    ]
+    if let scheme = try? recipe.options.scheme() { quantization.merge(scheme.json) { $1 } }
+    quantization["manifest"] = .string(PackedManifest.fileName)
+    if let earlier = members[ConfigurationKeys.quantization] { quantization[ConfigurationKeys.earlier] = earlier }
+    members[ConfigurationKeys.quantization] = .object(quantization)
+    return .object(members)
+  }
+
+  /// The index of the shards; nil where there is one file.
+  func index() -> JSONValue? {
+    files.count > 1 ? shardIndex(files.map { ($0.name, $0.layout) }) : nil
+  }
+
+  /// Every byte of the output folder.
+  package func outputByteCount(toolVersion: String) -> Int {
+    let texts = [manifest(toolVersion: toolVersion).json, configuration(toolVersion: toolVersion), index()]
+    return files.reduce(0) { $0 + $1.layout.fileSize } + sideFiles.copied.reduce(0) { $0 + $1.byteCount }
+      + texts.compactMap { $0.map { fileBytes($0).count } }.reduce(0, +)
+  }
+}
+
+enum ConfigurationKeys {
+  static let quantization = "quantization_config"
+  /// Where the source's own quantization is kept, for `unpack` to put back.
+  static let earlier = "source_quantization_config"
+}
+
+/// `model.safetensors.index.json` for some files.
+func shardIndex(_ files: [(name: String, layout: SafetensorsLayout)]) -> JSONValue {
+  var map: OrderedDictionary<String, JSONValue> = [:]
+  for file in files {
+    for name in file.layout.offsets.keys { map[name] = .string(file.name) }
+  }
+  map.sort { $0.key < $1.key }
+  let total = files.reduce(0) { $0 + $1.layout.fileSize - $1.layout.head.count }
+  return ["metadata": ["total_size": .integer(total)], "weight_map": .object(map)]
+}
+
+/// A JSON file's bytes as Hugging Face writes them: two spaces, a newline at the end.
+func fileBytes(_ json: JSONValue) -> [UInt8] { Array((json.text(indent: 2) + "\n").utf8) }
+
+extension Plan.Work {
+  package var isQuantized: Bool { if case .quantize = self { true } else { false } }
+
+  fileprivate var fate: PackedManifest.Fate {
+    switch self {
+    case .keep(let reason): .kept(reason: reason)
+    case .quantize(let quantizer, _): .quantized(quantizer.encoding, scheme: quantizer.scheme.json)
+    }
+  }
+}

@@ -1,0 +1,23 @@
+import Checkpoints
+import Quantization
+import Reports
+
+extension PlanSummary {
+  package init(_ plan: Plan, toolVersion: String) {
+    self.init(
+      tensors: plan.tensors.map { tensor in
+        let entry = tensor.source.entry
+        var scheme: String?
+        var reason: String?
+        switch tensor.work {
+        case .quantize(let quantizer, _): scheme = quantizer.encoding.label
+        case .keep(let why): reason = why
+        }
+        return Tensor(
+          name: entry.name, shape: entry.shape, type: entry.type, scheme: scheme, reason: reason,
+          sourceByteCount: tensor.sourceByteCount, storedByteCount: tensor.storedByteCount)
+      },
+      files: plan.files.map { ($0.name, $0.layout.fileSize) }, copiedFiles: plan.sideFiles.copied.map(\.name),
+      leftFiles: plan.sideFiles.left, outputByteCount: plan.outputByteCount(toolVersion: toolVersion))
+  }
+}

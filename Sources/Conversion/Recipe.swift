@@ -1,0 +1,152 @@
+import Checkpoints
+import Kernels
+import OrderedCollections
+import Quantization
+
+/// The options of a scheme as a user gives them; what is nil takes the method's usual value.
+package struct SchemeOptions: Hashable, Sendable {
+  package var method: Quantization.Method?
+  package var bits: Int?
+  package var granularity: Granularity?
+  package var scaleType: ElementType?
+  package var scaleSearch: ScaleSearch?
+  package var doubleQuantization: Bool?
+
+  package init() {}
+
+  package func scheme() throws(SchemeError) -> WeightScheme {
+    try WeightScheme(
+      method: method ?? .nf4, bits: bits, granularity: granularity, scaleType: scaleType,
+      scaleSearch: scaleSearch ?? .none, doubleQuantization: doubleQuantization ?? false)
+  }
+
+  /// These options changed by others. A different method starts from its own usual values.
+  package func changed(by changes: SchemeOptions) -> SchemeOptions {
+    var result = changes.method.map { $0 != (method ?? .nf4) } ?? false ? SchemeOptions() : self
+    result.method = changes.method ?? result.method ?? method
+    result.bits = changes.bits ?? result.bits
+    result.granularity = changes.granularity ?? result.granularity
+    result.scaleType = changes.scaleType ?? result.scaleType
+    result.scaleSearch = changes.scaleSearch ?? result.scaleSearch
+    result.doubleQuantization = changes.doubleQuantization ?? result.doubleQuantization
+    return result
+  }
+}
+
+/// What a conversion is to do with every tensor.
+package struct Recipe: Hashable, Sendable {
+  /// A different scheme for the tensors whose names match.
+  package struct Override: Hashable, Sendable {
+    package let pattern: String
+    package let options: SchemeOptions
+
+    package init(pattern: String, options: SchemeOptions) {
+      self.pattern = pattern
+      self.options = options
+    }
+  }
+
+  /// What to do with a tensor that holds infinities or NaN.
+  package enum NonFinitePolicy: String, CaseIterable, Hashable, Sendable {
+    case refuse
+    /// Leave the tensor as it is.
+    case keep
+  }
+
+  package var options = SchemeOptions()
+  package var include: [String] = []
+  package var exclude: [String] = []
+  /// The last one that matches a tensor counts.
+  package var overrides: [Override] = []
+  package var nonFinite = NonFinitePolicy.refuse
+
+  package init() {}
+
+  /// What is to become of a tensor.
+  package enum Decision: Hashable, Sendable {
+    case quantize(WeightScheme)
+    case keep(reason: String)
+  }
+
+  package func decision(for entry: TensorEntry) throws(RecipeError) -> Decision {
+    let role = TensorRole(entry)
+    if let pattern = exclude.first(where: { matches(entry.name, pattern: $0) }) {
+      return .keep(reason: "excluded by '\(pattern)'")
+    }
+    let override = overrides.last { matches(entry.name, pattern: $0.pattern) }
+    let isAsked = override != nil || include.contains { matches(entry.name, pattern: $0) }
+    if let reason = role.reasonToKeep, role.isAlwaysKept || !isAsked { return .keep(reason: reason) }
+    do {
+      return .quantize(try (override.map { options.changed(by: $0.options) } ?? options).scheme())
+    } catch {
+      throw .scheme(pattern: override?.pattern, error)
+    }
+  }
+
+  /// Patterns that match none of the names, most likely by mistake.
+  package func unmatchedPatterns(among names: [String]) -> [String] {
+    (include + exclude + overrides.map(\.pattern)).filter { pattern in
+      !names.contains { matches($0, pattern: pattern) }
+    }
+  }
+
+  package var json: JSONValue {
+    func fields(_ options: SchemeOptions) -> OrderedDictionary<String, JSONValue> {
+      var fields: OrderedDictionary<String, JSONValue> = [:]
+      if let method = options.method { fields["method"] = .string(method.rawValue) }
+      if let bits = options.bits { fields["bits"] = .integer(bits) }
+      if let granularity = options.granularity { fields["group_size"] = granularity.json }
+      if let type = options.scaleType { fields["scale_type"] = .string(type.rawValue) }
+      if let search = options.scaleSearch { fields["scale_search"] = .string(search.rawValue) }
+      if let nested = options.doubleQuantization { fields["double_quantization"] = .bool(nested) }
+      return fields
+    }
+    var members = (try? options.scheme())?.json ?? fields(options)
+    members["include"] = .array(include.map { .string($0) })
+    members["exclude"] = .array(exclude.map { .string($0) })
+    members["overrides"] = .array(
+      overrides.map { override in
+        let pattern: OrderedDictionary<String, JSONValue> = ["pattern": .string(override.pattern)]
+        return .object(pattern.merging(fields(override.options)) { $1 })
+      })
+    members["allow_nonfinite"] = .string(nonFinite.rawValue)
+    return .object(members)
+  }
+}
+
+/// A recipe that cannot be followed.
+package enum RecipeError: Error, Hashable, CustomStringConvertible {
+  case scheme(pattern: String?, SchemeError)
+  case unmatched([String])
+
+  package var description: String {
+    switch self {
+    case .scheme(let pattern, let error): (pattern.map { "override '\($0)': " } ?? "") + error.description
+    case .unmatched(let patterns):
+      "no tensor matches \(patterns.map { "'\($0)'" }.joined(separator: ", ")); `convert-model inspect` lists the names"
+    }
+  }
+}
+
+extension WeightScheme {
+  /// The scheme with every value spelled out, for the manifest.
+  package var json: OrderedDictionary<String, JSONValue> {
+    var fields: OrderedDictionary<String, JSONValue> = [
+      "method": .string(method.rawValue), "bits": .integer(bits), "group_size": granularity.json,
+    ]
+    if !doubleQuantization { fields["scale_type"] = .string(scaleType.rawValue) }
+    fields["scale_search"] = .string(scaleSearch.rawValue)
+    fields["double_quantization"] = .bool(doubleQuantization)
+    return fields
+  }
+}
+
+extension Granularity {
+  fileprivate var json: JSONValue {
+    switch self {
+    case .tensor: "tensor"
+    case .row: "row"
+    case .group(let size): .integer(size)
+    }
+  }
+}

@@ -1,0 +1,31 @@
+import ArgumentParser
+
+@main
+struct ConvertModelCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "convert-model",
+    abstract: "Turns a safetensors checkpoint into a packed, quantized one, on any CPU.",
+    discussion: """
+      EXAMPLES
+        Quantize a model to 4-bit NormalFloat:
+          convert-model Llama-3.2-1B -o Llama-3.2-1B-nf4
+        See what would happen, to the byte:
+          convert-model Llama-3.2-1B -o out --method absmax --bits 4 --dry-run
+        Look into any safetensors file or folder:
+          convert-model inspect Llama-3.2-1B-nf4
+        Measure what was lost, from the bytes on disk:
+          convert-model report Llama-3.2-1B-nf4 --against Llama-3.2-1B
+        Turn it back into an ordinary checkpoint:
+          convert-model unpack Llama-3.2-1B-nf4 -o dense
+
+      EXIT CODES
+        0 success · 64 wrong usage · 65 malformed or unsuitable input · 66 input not found
+        73 output cannot be created · 74 reading or writing failed · 130 interrupted
+      """,
+    version: toolVersion,
+    subcommands: [Convert.self, Inspect.self, Report.self, Unpack.self, Verify.self],
+    defaultSubcommand: Convert.self)
+}
+
+/// The version that `--version` prints and manifests record.
+let toolVersion = "0.1.0"

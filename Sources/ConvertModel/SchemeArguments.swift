@@ -1,0 +1,158 @@
+import ArgumentParser
+import Conversion
+import Foundation
+import Kernels
+import Quantization
+
+/// How weights are quantized.
+struct SchemeArguments: ParsableArguments {
+  @Option(
+    name: [.short, .long],
+    help: ArgumentHelp(
+      "absmax, zero-point, nf4, fp4 or hqq. (default: nf4)",
+      discussion: Quantization.Method.allCases.map { "\($0.rawValue): \($0.summary)" }.joined(separator: "\n"),
+      valueName: "method"))
+  var method: Quantization.Method?
+
+  @Option(name: [.short, .long], help: "Bits of a code: 2 to 8. (default: 8 for absmax and zero-point, else 4)")
+  var bits: Int?
+
+  @Option(
+    name: [.short, .long],
+    help: ArgumentHelp(
+      """
+      Columns that share a scale: a number, 'row' (or -1) or 'tensor'; for nf4 and fp4 the block size. (default: row \
+      for 8 bits, 128 below; 64 for nf4, fp4 and hqq)
+      """, valueName: "size"))
+  var groupSize: Granularity?
+
+  @Option(
+    help: ArgumentHelp(
+      "Type of stored scales: f32, f16 or bf16. (default: f32 for nf4 and fp4, else f16)", valueName: "type"))
+  var scaleType: ElementType?
+
+  @Option(
+    help: ArgumentHelp(
+      "How ranges are chosen: 'none' takes smallest and largest value, 'mse' the clipped range of least squared error.",
+      valueName: "search"))
+  var scaleSearch: ScaleSearch?
+
+  @Flag(help: "Store the scales of nf4 and fp4 in 8 bits (4.127 instead of 4.5 bits per weight).")
+  var doubleQuantization = false
+
+  var options: SchemeOptions {
+    var options = SchemeOptions()
+    options.method = method
+    options.bits = bits
+    options.granularity = groupSize
+    options.scaleType = scaleType
+    options.scaleSearch = scaleSearch
+    options.doubleQuantization = doubleQuantization ? true : nil
+    return options
+  }
+}
+
+/// Which tensors are quantized, and which differently.
+struct ChoiceArguments: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Quantize matching tensors too that are kept by default, such as embeddings. May be repeated.",
+      discussion: "Patterns are shell-style and match whole tensor names: '*', '?', '[0-9]'.", valueName: "pattern"))
+  var include: [String] = []
+
+  @Option(help: ArgumentHelp("Keep matching tensors as they are. May be repeated.", valueName: "pattern"))
+  var exclude: [String] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "Quantize matching tensors differently: 'PATTERN: bits=8, group-size=row'. May be repeated; the last match counts.",
+      discussion: "Keys: method, bits, group-size, scale-type, scale-search, double-quantization.",
+      valueName: "pattern: key=value, …"))
+  var override: [Recipe.Override] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "What to do with a tensor that holds infinities or NaN: 'refuse' to convert, or 'keep' it as it is.",
+      valueName: "policy"))
+  var allowNonfinite: Recipe.NonFinitePolicy = .refuse
+}
+
+/// How the program runs.
+struct RunningArguments: ParsableArguments {
+  @Option(name: [.short, .long], help: "Threads. The result is the same for any number. (default: one per core)")
+  var threads: Int?
+
+  @Flag(help: "Print JSON on standard output.")
+  var json = false
+
+  var workers: Int { threads ?? ProcessInfo.processInfo.activeProcessorCount }
+
+  func validate() throws {
+    if let threads, !(1...1024).contains(threads) { throw ValidationError("--threads \(threads): from 1 to 1024") }
+  }
+}
+
+extension Quantization.Method: ExpressibleByArgument {}
+extension ScaleSearch: ExpressibleByArgument {}
+extension Recipe.NonFinitePolicy: ExpressibleByArgument {}
+
+extension ElementType: ExpressibleByArgument {
+  public init?(argument: String) { self.init(rawValue: argument.uppercased()) }
+
+  public static var allValueStrings: [String] { ["f32", "f16", "bf16"] }
+}
+
+extension Granularity: ExpressibleByArgument {
+  public init?(argument: String) {
+    switch argument {
+    case "row", "-1": self = .row
+    case "tensor": self = .tensor
+    default:
+      guard let size = Int(argument) else { return nil }
+      self = .group(size)
+    }
+  }
+
+  public static var allValueStrings: [String] { ["row", "tensor", "32", "64", "128"] }
+}
+
+extension Recipe.Override: ExpressibleByArgument {
+  public init?(argument: String) {
+    guard let colon = argument.lastIndex(of: ":") else { return nil }
+    let pattern = argument[..<colon].trimmingCharacters(in: .whitespaces)
+    var options = SchemeOptions()
+    for item in argument[argument.index(after: colon)...].split(separator: ",", omittingEmptySubsequences: false) {
+      let sides = item.split(separator: "=", maxSplits: 1).map { $0.trimmingCharacters(in: .whitespaces) }
+      guard sides.count == 2, options.set(sides[0], to: sides[1]) else { return nil }
+    }
+    guard !pattern.isEmpty else { return nil }
+    self.init(pattern: pattern, options: options)
+  }
+}
+
+extension SchemeOptions {
+  /// Sets one option by its name on the command line; false if name or value is unknown.
+  fileprivate mutating func set(_ key: String, to value: String) -> Bool {
+    switch key {
+    case "method":
+      method = Quantization.Method(rawValue: value)
+      return method != nil
+    case "bits":
+      bits = Int(value)
+      return bits != nil
+    case "group-size":
+      granularity = Granularity(argument: value)
+      return granularity != nil
+    case "scale-type":
+      scaleType = ElementType(argument: value)
+      return scaleType != nil
+    case "scale-search":
+      scaleSearch = ScaleSearch(rawValue: value)
+      return scaleSearch != nil
+    case "double-quantization":
+      doubleQuantization = Bool(value)
+      return doubleQuantization != nil
+    default: return false
+    }
+  }
+}

@@ -1,0 +1,105 @@
+import ArgumentParser
+import Checkpoints
+import Conversion
+import Foundation
+import Synchronization
+
+/// Exit codes as in `sysexits.h`.
+enum Exit {
+  static let data = ExitCode(65)
+  static let noInput = ExitCode(66)
+  static let cannotCreate = ExitCode(73)
+  static let inputOutput = ExitCode(74)
+  static let interrupted = ExitCode(130)
+}
+
+/// Runs a command; an error becomes one line on standard error and its exit code.
+func reportingErrors(_ body: () throws -> Void) throws {
+  do {
+    try body()
+  } catch let error as CheckpointError {
+    printError("\(error)")
+    throw error.isMissingInput ? Exit.noInput : error.isReadFailure ? Exit.inputOutput : Exit.data
+  } catch let error as ConversionError {
+    printError("\(error)")
+    switch error {
+    case .outputExists, .outputIsNotAModel, .cannotCreate: throw Exit.cannotCreate
+    case .outputIsSource: throw ExitCode.validationFailure
+    case .writeFailed: throw Exit.inputOutput
+    case .cancelled: throw Exit.interrupted
+    default: throw Exit.data
+    }
+  } catch let error as RecipeError {
+    printError("\(error)")
+    throw ExitCode.validationFailure
+  }
+}
+
+func printError(_ text: String) {
+  FileHandle.standardError.write(Data("convert-model: error: \(text)\n".utf8))
+}
+
+/// A line of progress on standard error where that is a terminal; silence elsewhere.
+final class ProgressDisplay: Sendable {
+  private struct State {
+    let started = ContinuousClock.now
+    var lastShown = ContinuousClock.now
+    var hasShown = false
+  }
+
+  private let verb: String
+  private let isTerminal = isatty(STDERR_FILENO) != 0
+  private let state = Mutex(State())
+
+  init(verb: String) { self.verb = verb }
+
+  func show(_ progress: Conversion.Progress) {
+    guard isTerminal else { return }
+    state.withLock { state in
+      let now = ContinuousClock.now
+      guard state.lastShown.duration(to: now) > .milliseconds(100) else { return }
+      state.lastShown = now
+      state.hasShown = true
+      let elapsed = state.started.duration(to: now).seconds
+      let rate = Double(progress.done) / max(elapsed, 1e-3)
+      let left = Double(progress.total - progress.done) / max(rate, 1)
+      let share = 100 * progress.done / max(progress.total, 1)
+      let line =
+        "\(verb) \(share) %  \(bytes(progress.done)) of \(bytes(progress.total))  \(bytes(Int(rate)))/s  "
+        + "\(clock(left)) left"
+      FileHandle.standardError.write(Data("\r\u{1b}[K\(line)".utf8))
+    }
+  }
+
+  /// Clears the line.
+  func finish() {
+    state.withLock { state in
+      if state.hasShown { FileHandle.standardError.write(Data("\r\u{1b}[K".utf8)) }
+      state.hasShown = false
+    }
+  }
+
+  private func bytes(_ count: Int) -> String { String(format: "%.2f GB", Double(count) / 1e9) }
+
+  private func clock(_ seconds: Double) -> String {
+    let whole = Int(min(seconds, 1e6).rounded(.up))
+    return whole < 90 ? "\(whole) s" : whole < 5400 ? "\(whole / 60) min" : "\(whole / 3600) h \(whole / 60 % 60) min"
+  }
+}
+
+/// Turns SIGINT and SIGTERM into a request to stop, so that a half-written output is removed.
+struct Interruption: Sendable {
+  private static let requested = Atomic(false)
+
+  init() {
+    // Touched before the handlers are set: a handler must not be the first to initialize it.
+    Self.requested.store(false, ordering: .relaxed)
+    for number in [SIGINT, SIGTERM] { signal(number) { _ in Self.requested.store(true, ordering: .relaxed) } }
+  }
+
+  var isRequested: Bool { Self.requested.load(ordering: .relaxed) }
+}
+
+extension Duration {
+  var seconds: Double { Double(components.seconds) + Double(components.attoseconds) * 1e-18 }
+}

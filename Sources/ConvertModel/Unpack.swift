@@ -1,0 +1,42 @@
+import ArgumentParser
+import Checkpoints
+import Conversion
+import Reports
+import SystemPackage
+
+struct Unpack: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Turn a packed checkpoint back into an ordinary one.",
+    discussion: """
+      Writes the decoded weights in the types they had, so that any program loads the folder, transformers among them.
+
+      EXAMPLE
+        convert-model unpack OUT -o DENSE
+      """)
+
+  @Argument(help: "A folder written by convert-model.")
+  var path: String
+
+  @Option(name: [.short, .customLong("output")], help: "The folder to write.")
+  var output: String
+
+  @Flag(help: "Replace OUTPUT if it is a model folder.")
+  var overwrite = false
+
+  @OptionGroup(title: "Running") var running: RunningArguments
+
+  func run() throws {
+    try reportingErrors {
+      let interruption = Interruption()
+      let display = ProgressDisplay(verb: "Unpacking")
+      let unpacker = try Unpacker(FilePath(path), workers: running.workers)
+      let folder = try OutputFolder(FilePath(output), source: unpacker.folder, overwrite: overwrite)
+      let written = try unpacker.run(into: folder) { progress in
+        display.show(progress)
+        return !interruption.isRequested
+      }
+      display.finish()
+      print(running.json ? written.json(path: output).text(indent: 2) : written.text(path: output))
+    }
+  }
+}

@@ -1,0 +1,40 @@
+import ArgumentParser
+import Checkpoints
+import Conversion
+import SystemPackage
+
+struct Verify: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Check that a packed checkpoint is whole: structure, sizes and hashes.",
+    discussion: "Exit code 65 if a stored byte is not the one that was written.")
+
+  @Argument(help: "A folder written by convert-model.")
+  var path: String
+
+  @OptionGroup(title: "Running") var running: RunningArguments
+
+  func run() throws {
+    try reportingErrors {
+      let interruption = Interruption()
+      let display = ProgressDisplay(verb: "Verifying")
+      let result = try Verification(FilePath(path), workers: running.workers).run { progress in
+        display.show(progress)
+        return !interruption.isRequested
+      }
+      display.finish()
+      if running.json {
+        let json: JSONValue = [
+          "path": .string(path), "tensors": .integer(result.tensorCount),
+          "damaged": .array(result.damaged.map { .string($0) }),
+        ]
+        print(json.text(indent: 2))
+      } else if result.damaged.isEmpty {
+        print("\(path): all \(result.tensorCount) stored tensors are as written")
+      }
+      for name in result.damaged where !running.json {
+        printError("\(path): tensor '\(name.printable)': its bytes are not those that were written; convert again")
+      }
+      if !result.damaged.isEmpty { throw Exit.data }
+    }
+  }
+}

@@ -1,0 +1,159 @@
+/// Scale, zero point and highest code of one group: a code `q` stands for `scale · (q − zeroPoint)`.
+package struct AffineRange: Hashable, Sendable {
+  package var scale: Float
+  package var zeroPoint: Float
+  package var highestCode: Int32
+
+  package init(scale: Float, zeroPoint: Float, highestCode: Int32) {
+    self.scale = scale
+    self.zeroPoint = zeroPoint
+    self.highestCode = highestCode
+  }
+
+  /// The code of one value: `round(w / s + z)` clamped to `0...highestCode`, ties to even.
+  ///
+  /// Division is multiplication by the float reciprocal. With a scale of zero every value takes the code of zero; with
+  /// one so small that its reciprocal overflows, the quotient is taken in double precision.
+  package func code(of value: Float) -> UInt8 {
+    let inverse = 1 / scale
+    let position: Double
+    if scale == 0 {
+      position = Double(zeroPoint)
+    } else if inverse.isFinite {
+      position = Double(value * inverse + zeroPoint)
+    } else {
+      position = Double(value) / Double(scale) + Double(zeroPoint)
+    }
+    return UInt8(min(max(position.rounded(.toNearestOrEven), 0), Double(highestCode)))
+  }
+
+  /// The value of one code.
+  @inline(__always)
+  package func value(of code: UInt8) -> Float { scale * (Float(code) - zeroPoint) }
+
+  /// Scales whose reciprocal, and its products with in-range weights, stay far from the limits of the vector loops.
+  fileprivate var isVectorizable: Bool { scale > 1e-37 && scale < 1e37 }
+}
+
+/// Writes the codes of a group from position `start` on; `AffineRange.code(of:)` is its plain twin.
+/// - Precondition: the codes fit, values are finite and at most 2^20 scales from zero.
+package func encodeAffine(
+  _ values: Span<Float>, _ range: AffineRange, into codes: inout MutableSpan<UInt8>, at start: Int = 0
+) {
+  precondition(start >= 0 && start + values.count <= codes.count)
+  let count = values.count
+  codes.withUnsafeMutableBufferPointer { target in
+    values.withUnsafeBufferPointer { source in
+      guard let input = source.baseAddress, let output = target.baseAddress?.advanced(by: start) else { return }
+      var index = 0
+      if range.isVectorizable {
+        let inverse = 1 / range.scale
+        let base = Int32(bitPattern: roundingShift.bitPattern)
+        // Bounds: reads and writes sixteen elements while index + 16 ≤ count.
+        while index &+ 16 <= count {
+          let position = input.lanes(index, as: Floats.self) * inverse + range.zeroPoint
+          let word = (position + roundingShift).words &- base
+          output.store(SIMD16<UInt8>(truncatingIfNeeded: word.clamped(to: range.highestCode)), at: index)
+          index &+= 16
+        }
+      }
+      while index < count {
+        output[index] = range.code(of: input[index])
+        index &+= 1
+      }
+    }
+  }
+}
+
+/// Writes the values of a group's codes from position `start` on: `scale · (code − zeroPoint)` in float32.
+/// - Precondition: the values fit.
+package func decodeAffine(
+  _ codes: Span<UInt8>, _ range: AffineRange, into values: inout MutableSpan<Float>, at start: Int = 0
+) {
+  precondition(start >= 0 && start + codes.count <= values.count)
+  let count = codes.count
+  values.withUnsafeMutableBufferPointer { target in
+    codes.withUnsafeBufferPointer { source in
+      guard let input = source.baseAddress, let output = target.baseAddress?.advanced(by: start) else { return }
+      let base = Words(repeating: Int32(bitPattern: roundingShift.bitPattern))
+      var index = 0
+      // Bounds: reads and writes sixteen elements while index + 16 ≤ count.
+      while index &+ 16 <= count {
+        let word = Words(truncatingIfNeeded: input.lanes(index, as: SIMD16<UInt8>.self))
+        let code = (word | base).floats - roundingShift
+        output.store((code - range.zeroPoint) * range.scale, at: index)
+        index &+= 16
+      }
+      while index < count {
+        output[index] = range.value(of: input[index])
+        index &+= 1
+      }
+    }
+  }
+}
+
+/// What a group loses when its values are rounded to the codes of a range, and what least squares needs to do better.
+package struct AffineFit: Hashable, Sendable {
+  /// Σ (w − ŵ)²
+  package var squaredError = 0.0
+  /// Σ w·(q − z)
+  package var product = 0.0
+  /// Σ (q − z)²
+  package var codeSquares = 0.0
+
+  package init() {}
+
+  /// The scale that minimizes Σ (w − s·(q − z))² with these codes; nil where all codes are the zero point.
+  package var bestScale: Double? { codeSquares > 0 ? product / codeSquares : nil }
+
+  /// Adds the sums of another part of the same group.
+  package mutating func append(_ other: AffineFit) {
+    squaredError += other.squaredError
+    product += other.product
+    codeSquares += other.codeSquares
+  }
+
+  /// Adds the sums of one more run of values of the same group, in blocks of 1,024 in a fixed order.
+  package mutating func add(_ values: Span<Float>, _ range: AffineRange) {
+    let count = values.count
+    values.withUnsafeBufferPointer { source in
+      guard let input = source.baseAddress else { return }
+      var index = 0
+      if range.isVectorizable, range.scale > 1e-15, range.scale < 1e15 {
+        let inverse = 1 / range.scale
+        let lowest = Floats(repeating: -range.zeroPoint)
+        let highest = Floats(repeating: Float(range.highestCode) - range.zeroPoint)
+        let fractional = range.zeroPoint - range.zeroPoint.rounded(.down)
+        // Bounds: reads sixteen elements while index + 16 ≤ count.
+        while index &+ 16 <= count {
+          let end = min(index &+ 1024, count &- 15)
+          var error = Floats(repeating: 0)
+          var cross = error
+          var squares = error
+          while index < end {
+            let x: Floats = input.lanes(index)
+            var step = ((x * inverse + fractional) + roundingShift) - roundingShift - fractional
+            step = step.replacing(with: lowest, where: step .< lowest)
+            step = step.replacing(with: highest, where: step .> highest)
+            let difference = x - step * range.scale
+            error += difference * difference
+            cross += x * step
+            squares += step * step
+            index &+= 16
+          }
+          squaredError += Double(error.total)
+          product += Double(cross.total)
+          codeSquares += Double(squares.total)
+        }
+      }
+      while index < count {
+        let step = Float(range.code(of: input[index])) - range.zeroPoint
+        let difference = Double(input[index]) - Double(step * range.scale)
+        squaredError += difference * difference
+        product += Double(input[index]) * Double(step)
+        codeSquares += Double(step) * Double(step)
+        index &+= 1
+      }
+    }
+  }
+}

@@ -1,0 +1,84 @@
+/// Packs codes of `bits` bits into a dense stream: code `i` takes stream bits `bits·i ..< bits·(i+1)`, its least
+/// significant bit first, and stream bit `t` is bit `t mod 8` of byte `t / 8`. Unused bits of the last byte are zero.
+///
+/// - Precondition: 1 ≤ bits ≤ 8, every code is below `1 << bits`, and `bytes` holds `packedByteCount`.
+package func packBits(_ codes: Span<UInt8>, bits: Int, into bytes: inout MutableSpan<UInt8>) {
+  let count = codes.count
+  precondition((1...8).contains(bits) && bytes.count >= packedByteCount(codes: count, bits: bits))
+  bytes.withUnsafeMutableBufferPointer { target in
+    codes.withUnsafeBufferPointer { source in
+      guard let input = source.baseAddress, let output = target.baseAddress else { return }
+      var index = 0
+      var position = 0
+      switch bits {
+      case 8:
+        UnsafeMutableRawPointer(output).copyMemory(from: input, byteCount: count)
+        return
+      case 4:
+        // Two codes are one 16-bit lane: shifting it right by four brings the second beside the first.
+        // Bounds: reads 32 codes while index + 32 ≤ count and writes their 16 bytes.
+        while index &+ 32 <= count {
+          let pairs = input.lanes(index, as: SIMD16<UInt16>.self)
+          output.store(SIMD16<UInt8>(truncatingIfNeeded: pairs | (pairs &>> 4)), at: position)
+          index &+= 32
+          position &+= 16
+        }
+      default:
+        // Eight codes make exactly `bits` bytes. Bounds: reads eight codes while index + 8 ≤ count, writes their bytes.
+        while index &+ 8 <= count {
+          var word: UInt64 = 0
+          for lane in 0..<8 { word |= UInt64(input[index &+ lane]) &<< UInt64(lane &* bits) }
+          for byte in 0..<bits { output[position &+ byte] = UInt8(truncatingIfNeeded: word &>> UInt64(byte &* 8)) }
+          index &+= 8
+          position &+= bits
+        }
+      }
+      // The rest, fewer than 32 codes, a bit stream in a register. Bounds: packedByteCount covers every byte written.
+      var word: UInt64 = 0
+      var filled = 0
+      while index < count {
+        word |= UInt64(input[index]) &<< UInt64(filled)
+        filled &+= bits
+        index &+= 1
+        while filled >= 8 || index == count && filled > 0 {
+          output[position] = UInt8(truncatingIfNeeded: word)
+          word &>>= 8
+          filled &-= 8
+          position &+= 1
+        }
+      }
+    }
+  }
+}
+
+/// Reads codes back from a stream that `packBits` describes, starting with the first bit of `bytes`.
+/// - Precondition: 1 ≤ bits ≤ 8 and `bytes` holds `packedByteCount` for as many codes as `codes` takes.
+package func unpackBits(_ bytes: Span<UInt8>, bits: Int, into codes: inout MutableSpan<UInt8>) {
+  let count = codes.count
+  precondition((1...8).contains(bits) && bytes.count >= packedByteCount(codes: count, bits: bits))
+  let mask = UInt16(1 << bits) - 1
+  codes.withUnsafeMutableBufferPointer { target in
+    bytes.withUnsafeBufferPointer { source in
+      guard let input = source.baseAddress, let output = target.baseAddress else { return }
+      var index = 0
+      // Bounds: two codes per byte read; code `index` needs bytes up to (bits·(index+1) − 1) / 8, inside packedByteCount.
+      if bits == 4 {
+        while index &+ 32 <= count {
+          let wide = SIMD16<UInt16>(truncatingIfNeeded: input.lanes(index &>> 1, as: SIMD16<UInt8>.self))
+          output.store((wide & 0x0f) | ((wide & 0xf0) &<< 4), at: index)
+          index &+= 32
+        }
+      }
+      while index < count {
+        let bit = index &* bits
+        var pair = UInt16(input[bit &>> 3])
+        if bit & 7 &+ bits > 8 { pair |= UInt16(input[(bit &>> 3) &+ 1]) &<< 8 }
+        output[index] = UInt8(truncatingIfNeeded: (pair &>> UInt16(bit & 7)) & mask)
+        index &+= 1
+      }
+    }
+  }
+}
+
+/// Bytes that a stream of `codes` codes takes.
+package func packedByteCount(codes: Int, bits: Int) -> Int { (codes * bits + 7) / 8 }

@@ -1,0 +1,222 @@
+import Checkpoints
+import Foundation
+import Kernels
+import OrderedCollections
+import Quantization
+import SystemPackage
+
+/// A packed folder, opened for reading: manifest and headers are checked against each other first.
+package struct PackedCheckpoint: Sendable {
+  package let checkpoint: Checkpoint
+  package let manifest: PackedManifest
+  private let codebooks: [NamedCodebook: [Float]]
+
+  /// True where a folder, or the folder of a file, holds a manifest of ours.
+  package static func isPacked(_ path: FilePath) -> Bool {
+    FileManager.default.fileExists(atPath: manifestPath(of: path).string)
+  }
+
+  private static func manifestPath(of path: FilePath) -> FilePath {
+    var isDirectory: ObjCBool = false
+    _ = FileManager.default.fileExists(atPath: path.string, isDirectory: &isDirectory)
+    return (isDirectory.boolValue ? path : path.removingLastComponent()).appending(PackedManifest.fileName)
+  }
+
+  package init(_ path: FilePath) throws(CheckpointError) {
+    let manifestPath = Self.manifestPath(of: path)
+    let file = manifestPath.string
+    checkpoint = try Checkpoint(manifestPath.removingLastComponent())
+    manifest = try PackedManifest(try readJSONObject(manifestPath), file: file)
+    var claimed: Set<String> = []
+    var codebooks: [NamedCodebook: [Float]] = [:]
+    for member in manifest.codebooks {
+      guard let book = NamedCodebook.allCases.first(where: { PackedFormat.specification(of: $0).name == member.tensor })
+      else { throw CheckpointError(file: file, tensor: member.tensor, .field("codebooks", expected: "known names")) }
+      let tensor = try Self.find(PackedFormat.specification(of: book), in: checkpoint, file: file)
+      codebooks[book] = try Self.levels(tensor)
+      claimed.insert(member.tensor)
+    }
+    for record in manifest.records {
+      let expected: [PackedFormat.Member]
+      if let encoding = record.encoding {
+        expected = PackedFormat.members(of: record.name, shape: record.shape, encoding: encoding)
+        for book in PackedFormat.codebooks(of: encoding) where codebooks[book] == nil {
+          throw CheckpointError(file: file, tensor: record.name, .field("codebooks", expected: "a list with \(book)"))
+        }
+      } else {
+        let specification = TensorSpecification(name: record.name, type: record.type, shape: record.shape)
+        expected = [PackedFormat.Member(role: .data, specification: specification)]
+      }
+      guard expected.map(\.role) == record.members.map(\.role),
+        expected.map(\.specification.name) == record.members.map(\.tensor),
+        expected.map(\.specification.byteCount) == record.members.map(\.byteCount)
+      else {
+        let names = expected.map { "\($0.role.rawValue) (\($0.specification.byteCount) bytes)" }
+        let list = names.joined(separator: ", ")
+        throw CheckpointError(file: file, tensor: record.name, .field("members", expected: "exactly \(list)"))
+      }
+      for member in expected {
+        _ = try Self.find(member.specification, in: checkpoint, file: file)
+        guard claimed.insert(member.specification.name).inserted else {
+          throw CheckpointError(
+            file: file, tensor: record.name, .field("members", expected: "tensors of its own, not shared ones"))
+        }
+      }
+    }
+    for tensor in checkpoint.tensors where !claimed.contains(tensor.name) {
+      throw CheckpointError(
+        file: tensor.file.path.string, tensor: tensor.name, .field("manifest", expected: "to account for this tensor"))
+    }
+    self.codebooks = codebooks
+  }
+
+  private static func find(
+    _ specification: TensorSpecification, in checkpoint: Checkpoint, file: String
+  ) throws(CheckpointError) -> CheckpointTensor {
+    let expected = "\(specification.type.rawValue) \(specification.shape)"
+    guard let tensor = checkpoint[specification.name] else {
+      throw CheckpointError(file: file, tensor: specification.name, .field("the tensor", expected: "present: \(expected)"))
+    }
+    guard tensor.entry.type == specification.type, tensor.entry.shape == specification.shape else {
+      throw CheckpointError(
+        file: tensor.file.path.string, tensor: specification.name,
+        .field("dtype and shape", expected: "\(expected), not \(tensor.entry.type.rawValue) \(tensor.entry.shape)"))
+    }
+    return tensor
+  }
+
+  private static func levels(_ tensor: CheckpointTensor) throws(CheckpointError) -> [Float] {
+    var bytes: [UInt8] = []
+    try tensor.file.read(0..<tensor.entry.bytes.count, of: tensor.entry, into: &bytes)
+    var levels = [Float](repeating: 0, count: tensor.entry.elementCount)
+    var target = levels.mutableSpan
+    decodeElements(bytes.span.bytes, as: .f32, into: &target)
+    return levels
+  }
+
+  package subscript(name: String) -> PackedManifest.Record? { manifest.records.first { $0.name == name } }
+
+  // MARK: Decoding
+
+  /// Buffers for decoding, reused from call to call; what they hold afterwards may be looked at.
+  package struct Workspace: Sendable {
+    /// The codes of the decoded elements, of a quantized tensor.
+    package fileprivate(set) var codes: [UInt8] = []
+    /// Scales and zero points of the groups that the elements belong to, from the first one's group on.
+    package fileprivate(set) var scales: [Float] = []
+    package fileprivate(set) var zeroPoints: [Float] = []
+    fileprivate var bytes: [UInt8] = []
+
+    package init() {}
+  }
+
+  /// Reconstructs a run of elements of a tensor, quantized or kept, as float32.
+  ///
+  /// This reader shares no code with the packer but the bit stream's: it follows `Docs/PackedFormat.md`.
+  /// - Parameter elements: of the flattened tensor, from a multiple of eight on.
+  package func decode(
+    _ record: PackedManifest.Record, _ elements: Range<Int>, into values: inout [Float],
+    using workspace: inout Workspace
+  ) throws(CheckpointError) {
+    precondition(elements.lowerBound % 8 == 0 && elements.upperBound <= record.elementCount)
+    values.resize(to: elements.count)
+    guard let encoding = record.encoding else {
+      let width = record.type.bitWidth
+      let range = elements.lowerBound * width / 8..<(elements.upperBound * width + 7) / 8
+      try read(record, .data, range, into: &workspace.bytes)
+      var target = values.mutableSpan
+      decodeElements(workspace.bytes.span.bytes, as: record.type, into: &target)
+      return
+    }
+    guard !elements.isEmpty else { return }
+    let grouping = encoding.grouping(of: record.shape)
+    let groups = grouping.group(of: elements.lowerBound)..<(grouping.group(of: elements.upperBound - 1) + 1)
+    try readCodes(record, encoding, elements, role: .codes, into: &workspace.codes, &workspace.bytes)
+    try readScales(record, encoding, groups, &workspace)
+    for group in groups {
+      let members = grouping.elements(of: group).clamped(to: elements)
+      let start = members.lowerBound - elements.lowerBound
+      let codes = workspace.codes.span.extracting(start..<(start + members.count))
+      let scale = workspace.scales[group - groups.lowerBound]
+      var target = values.mutableSpan
+      switch encoding.levels {
+      case .affine(let kind):
+        let zeroPoint = kind == .middle ? encoding.middle : workspace.zeroPoints[group - groups.lowerBound]
+        let range = AffineRange(scale: scale, zeroPoint: zeroPoint, highestCode: encoding.highestCode)
+        decodeAffine(codes, range, into: &target, at: start)
+      case .codebook(let name):
+        let levels = (codebooks[name] ?? []).map { $0 * scale }
+        for index in 0..<codes.count { target[start + index] = levels[Int(codes[index])] }
+      }
+    }
+  }
+
+  private func readScales(
+    _ record: PackedManifest.Record, _ encoding: WeightEncoding, _ groups: Range<Int>, _ workspace: inout Workspace
+  ) throws(CheckpointError) {
+    switch encoding.scales {
+    case .plain(let type):
+      try readFloats(record, .scales, type, groups, into: &workspace.scales, &workspace.bytes)
+      switch encoding.levels {
+      case .affine(.float):
+        try readFloats(record, .zeroPoints, type, groups, into: &workspace.zeroPoints, &workspace.bytes)
+      case .affine(.integer):
+        // The stream is read from the byte that holds the first group's code.
+        let first = groups.lowerBound / 8 * 8
+        var codes: [UInt8] = []
+        try readCodes(
+          record, encoding, first..<groups.upperBound, role: .zeroPoints, into: &codes, &workspace.bytes)
+        workspace.zeroPoints = codes[(groups.lowerBound - first)...].map { Float($0) }
+      case .affine(.middle), .codebook: break
+      }
+    case .nested(let blockSize):
+      var offset: [Float] = []
+      var blockScales: [Float] = []
+      let blocks = groups.lowerBound / blockSize..<((groups.upperBound - 1) / blockSize + 1)
+      try readFloats(record, .scaleOffset, .f32, 0..<1, into: &offset, &workspace.bytes)
+      try readFloats(record, .blockScales, .f32, blocks, into: &blockScales, &workspace.bytes)
+      try read(record, .scaleCodes, groups, into: &workspace.bytes)
+      let levels = codebooks[.dynamic8] ?? []
+      workspace.scales.resize(to: groups.count)
+      for group in groups {
+        let level = levels[Int(workspace.bytes[group - groups.lowerBound])]
+        let blockScale = blockScales[group / blockSize - blocks.lowerBound]
+        workspace.scales[group - groups.lowerBound] = level * blockScale + offset[0]
+      }
+    }
+  }
+
+  private func readCodes(
+    _ record: PackedManifest.Record, _ encoding: WeightEncoding, _ range: Range<Int>, role: PackedFormat.Role,
+    into codes: inout [UInt8], _ bytes: inout [UInt8]
+  ) throws(CheckpointError) {
+    let bits = encoding.bits
+    try read(record, role, range.lowerBound * bits / 8..<(range.upperBound * bits + 7) / 8, into: &bytes)
+    codes.resize(to: range.count)
+    var target = codes.mutableSpan
+    unpackBits(bytes.span, bits: bits, into: &target)
+  }
+
+  private func readFloats(
+    _ record: PackedManifest.Record, _ role: PackedFormat.Role, _ type: ElementType, _ range: Range<Int>,
+    into values: inout [Float], _ bytes: inout [UInt8]
+  ) throws(CheckpointError) {
+    let width = type.bitWidth / 8
+    try read(record, role, range.lowerBound * width..<range.upperBound * width, into: &bytes)
+    values.resize(to: range.count)
+    var target = values.mutableSpan
+    decodeElements(bytes.span.bytes, as: type, into: &target)
+  }
+
+  /// Reads bytes of a member. Opening has made sure that it exists with its full size.
+  private func read(
+    _ record: PackedManifest.Record, _ role: PackedFormat.Role, _ range: Range<Int>, into bytes: inout [UInt8]
+  ) throws(CheckpointError) {
+    guard let member = record.members.first(where: { $0.role == role }), let tensor = checkpoint[member.tensor]
+    else {
+      throw CheckpointError(
+        file: checkpoint.folder.string, tensor: record.name, .field("members", expected: "with \(role.rawValue)"))
+    }
+    try tensor.file.read(range, of: tensor.entry, into: &bytes)
+  }
+}

@@ -1,0 +1,59 @@
+import Kernels
+import Quantization
+
+/// Turns quantized tiles into the bytes of the members of one tensor.
+package struct TilePacker: Sendable {
+  private let encoding: WeightEncoding
+  private let grouping: Grouping
+
+  package init(encoding: WeightEncoding, grouping: Grouping) {
+    self.encoding = encoding
+    self.grouping = grouping
+  }
+
+  /// - Parameters:
+  ///   - first: the tile's first element, as `Tiling` gives it.
+  ///   - scaleMean: the offset of doubly quantized scales, written with the first tile.
+  ///   - buffer: reused space.
+  ///   - write: receives for each member its bytes, `buffer[0..<count]`, and their offset in it.
+  package func pack(
+    _ tile: borrowing QuantizedTile, first: Int, scaleMean: Float?, buffer: inout [UInt8],
+    write: (_ role: PackedFormat.Role, _ offset: Int, _ buffer: [UInt8], _ count: Int) throws -> Void
+  ) throws {
+    let group = grouping.group(of: first)
+    let codes = stream(tile.codes, into: &buffer)
+    try write(.codes, first * encoding.bits / 8, buffer, codes)
+    guard !tile.scales.isEmpty else { return }
+    switch encoding.scales {
+    case .plain(let type):
+      let offset = group * type.bitWidth / 8
+      let count = encodeElements(tile.scales, as: type, into: &buffer)
+      try write(.scales, offset, buffer, count)
+      switch encoding.levels {
+      case .affine(.integer):
+        let count = stream(tile.zeroPoints.map { UInt8($0) }, into: &buffer)
+        try write(.zeroPoints, group * encoding.bits / 8, buffer, count)
+      case .affine(.float):
+        let count = encodeElements(tile.zeroPoints, as: type, into: &buffer)
+        try write(.zeroPoints, offset, buffer, count)
+      case .affine(.middle), .codebook: break
+      }
+    case .nested(let blockSize):
+      try write(.scaleCodes, group, tile.scaleCodes, tile.scaleCodes.count)
+      let count = encodeElements(tile.blockScales, as: .f32, into: &buffer)
+      try write(.blockScales, group / blockSize * 4, buffer, count)
+      if first == 0, let scaleMean {
+        let count = encodeElements([scaleMean], as: .f32, into: &buffer)
+        try write(.scaleOffset, 0, buffer, count)
+      }
+    }
+  }
+
+  private func stream(_ codes: [UInt8], into buffer: inout [UInt8]) -> Int {
+    let count = packedByteCount(codes: codes.count, bits: encoding.bits)
+    if buffer.count < count { buffer = [UInt8](repeating: 0, count: count) }
+    var bytes = buffer.mutableSpan
+    packBits(codes.span, bits: encoding.bits, into: &bytes)
+    return count
+  }
+}

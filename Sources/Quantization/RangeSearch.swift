@@ -1,0 +1,70 @@
+import Kernels
+
+/// Search for the clipped range of least squared error (`ScaleSearch.mse`).
+///
+/// The range is shrunk in steps of one percent, each candidate's scale rounded as stored and its error summed over the
+/// group; then the scale is fitted to the codes by least squares, s = Σ w·(q−z) / Σ (q−z)², codes and scale in turn, as
+/// long as the error falls. The unclipped range is the first candidate, so that the result is never worse than it.
+package enum RangeSearch {
+  /// Shares of the full range that are tried.
+  package static let shares: [Double] = (0..<70).map { 1 - 0.01 * Double($0) }
+
+  static let refinements = 4
+
+  /// The best range of one group.
+  static func best(
+    of values: Span<Float>, scaleType: ElementType, candidate: (_ share: Double) -> AffineRange
+  ) -> AffineRange {
+    func fit(_ range: AffineRange) -> AffineFit {
+      var fit = AffineFit()
+      fit.add(values, range)
+      return fit
+    }
+    var bestRange = candidate(1)
+    guard bestRange.scale > 0 else { return bestRange }
+    var bestFit = fit(bestRange)
+    for share in shares.dropFirst() {
+      let range = candidate(share)
+      guard range.scale > 0 else { continue }
+      let found = fit(range)
+      if found.squaredError < bestFit.squaredError { (bestRange, bestFit) = (range, found) }
+    }
+    for _ in 0..<refinements {
+      guard let scale = bestFit.bestScale else { break }
+      var range = bestRange
+      range.scale = rounded(Float(scale), to: scaleType)
+      guard range.scale > 0, range.scale.isFinite else { break }
+      let found = fit(range)
+      guard found.squaredError < bestFit.squaredError else { break }
+      (bestRange, bestFit) = (range, found)
+    }
+    return bestRange
+  }
+
+  /// The best scale of one block for a codebook; the same search.
+  static func bestScale(of values: Span<Float>, largest: Float, codebook: Codebook, scaleType: ElementType) -> Float {
+    var codes = [UInt8](repeating: 0, count: values.count)
+    func fit(_ scale: Float) -> (squaredError: Double, bestScale: Double?) {
+      var target = codes.mutableSpan
+      codebook.encode(values, scale: scale, into: &target)
+      return codebook.fit(values, codes.span, scale: scale)
+    }
+    var bestScale = rounded(largest, to: scaleType)
+    guard bestScale > 0 else { return bestScale }
+    var best = fit(bestScale)
+    for share in shares.dropFirst() {
+      let scale = rounded(Float(share * Double(largest)), to: scaleType)
+      guard scale > 0 else { continue }
+      let found = fit(scale)
+      if found.squaredError < best.squaredError { (bestScale, best) = (scale, found) }
+    }
+    for _ in 0..<refinements {
+      guard let refined = best.bestScale.map({ rounded(Float($0), to: scaleType) }), refined > 0, refined.isFinite
+      else { break }
+      let found = fit(refined)
+      guard found.squaredError < best.squaredError else { break }
+      (bestScale, best) = (refined, found)
+    }
+    return bestScale
+  }
+}

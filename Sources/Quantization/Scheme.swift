@@ -1,0 +1,152 @@
+import Kernels
+
+/// How a weight is quantized: method, width, what shares a scale, and how scales are stored and chosen.
+///
+/// One validated value; a combination that makes no sense cannot be built.
+package struct WeightScheme: Hashable, Sendable {
+  package let method: Method
+  /// Width of one code; 2 to 8, and 4 for the four-bit floats.
+  package let bits: Int
+  package let granularity: Granularity
+  /// F32, F16 or BF16. Scales are rounded to it before codes are computed.
+  package let scaleType: ElementType
+  package let scaleSearch: ScaleSearch
+  /// Store the scales of NF4 and FP4 in eight bits, in blocks of 256 (QLoRA, arXiv 2305.14314, section 3).
+  package let doubleQuantization: Bool
+
+  /// What is left nil takes the method's usual value.
+  package init(
+    method: Method, bits: Int? = nil, granularity: Granularity? = nil, scaleType: ElementType? = nil,
+    scaleSearch: ScaleSearch = .none, doubleQuantization: Bool = false
+  ) throws(SchemeError) {
+    let bits = bits ?? method.usualBits
+    let granularity = granularity ?? method.usualGranularity(bits: bits)
+    guard method.bitRange.contains(bits) else { throw .bits(bits, method: method) }
+    if case .group(let size) = granularity {
+      guard size > 0 else { throw .groupSize(size) }
+      if method.isCodebook {
+        guard (32...4096).contains(size), size & (size - 1) == 0 else { throw .blockSize(size, method: method) }
+      }
+    } else if method.isCodebook {
+      throw .needsBlocks(method: method)
+    }
+    if method == .hqq, granularity == .tensor { throw .needsGroups(method: method) }
+    if method == .hqq, scaleSearch != .none { throw .searchNotUsed(method: method) }
+    if doubleQuantization, !method.isCodebook { throw .doubleQuantization(method: method) }
+    if doubleQuantization, scaleType != nil, scaleType != .f32 { throw .doubleQuantizationScaleType }
+    let scaleType = scaleType ?? (method.isCodebook ? .f32 : .f16)
+    guard [.f32, .f16, .bf16].contains(scaleType) else { throw .scaleType(scaleType) }
+    self.method = method
+    self.bits = bits
+    self.granularity = granularity
+    self.scaleType = scaleType
+    self.scaleSearch = scaleSearch
+    self.doubleQuantization = doubleQuantization
+  }
+
+  /// How codes of this scheme turn back into weights.
+  package var encoding: WeightEncoding {
+    let levels: WeightEncoding.Levels =
+      switch method {
+      case .absmax: .affine(.middle)
+      case .zeroPoint: .affine(.integer)
+      case .hqq: .affine(.float)
+      case .nf4: .codebook(.nf4)
+      case .fp4: .codebook(.fp4)
+      }
+    let sharing: WeightEncoding.Sharing =
+      switch granularity {
+      case .tensor: .tensor
+      case .row: .row
+      case .group(let size): method.isCodebook ? .block(size) : .group(size)
+      }
+    return WeightEncoding(
+      bits: bits, levels: levels, sharing: sharing,
+      scales: doubleQuantization ? .nested(blockSize: DoubleQuantization.blockSize) : .plain(scaleType))
+  }
+}
+
+/// The data-free methods.
+package enum Method: String, CaseIterable, Hashable, Sendable {
+  case absmax
+  case zeroPoint = "zero-point"
+  case nf4
+  case fp4
+  case hqq
+
+  package var isCodebook: Bool { self == .nf4 || self == .fp4 }
+
+  /// One line for help texts and reports.
+  package var summary: String {
+    switch self {
+    case .absmax: "symmetric integers, scaled by the largest magnitude"
+    case .zeroPoint: "asymmetric integers, scaled by the range, with an integer zero point"
+    case .nf4: "4-bit NormalFloat (QLoRA)"
+    case .fp4: "4-bit float (bitsandbytes' table)"
+    case .hqq: "half-quadratic quantization: asymmetric, zero points fitted to an lp norm (p < 1) of the error"
+    }
+  }
+
+  var usualBits: Int { self == .absmax || self == .zeroPoint ? 8 : 4 }
+  var bitRange: ClosedRange<Int> { isCodebook ? 4...4 : 2...8 }
+
+  /// Eight bits afford a scale per row; fewer need groups, of the sizes that peers use.
+  func usualGranularity(bits: Int) -> Granularity {
+    switch self {
+    case .nf4, .fp4, .hqq: .group(64)
+    case .absmax, .zeroPoint: bits == 8 ? .row : .group(128)
+    }
+  }
+}
+
+/// What shares one scale.
+package enum Granularity: Hashable, Sendable {
+  case tensor
+  /// One output feature: a run as long as the last dimension.
+  case row
+  /// This many consecutive input columns of a row, the last group of a row shorter if need be. For the four-bit floats:
+  /// a block of the flattened tensor.
+  case group(Int)
+}
+
+/// How the range of a group is chosen.
+package enum ScaleSearch: String, CaseIterable, Hashable, Sendable {
+  /// From the smallest and largest value.
+  case none
+  /// The clipped range with the least squared error; never worse than `none`.
+  case mse
+}
+
+/// A scheme that cannot be.
+package enum SchemeError: Error, Hashable, CustomStringConvertible {
+  case bits(Int, method: Method)
+  case groupSize(Int)
+  case blockSize(Int, method: Method)
+  case needsBlocks(method: Method)
+  case needsGroups(method: Method)
+  case searchNotUsed(method: Method)
+  case doubleQuantization(method: Method)
+  case doubleQuantizationScaleType
+  case scaleType(ElementType)
+
+  package var description: String {
+    switch self {
+    case .bits(let bits, let method):
+      method.isCodebook
+        ? "\(method.rawValue) has 4 bits, not \(bits)"
+        : "\(bits) bits: \(method.rawValue) takes \(method.bitRange.lowerBound) to \(method.bitRange.upperBound)"
+    case .groupSize(let size): "group size \(size): it must be positive, or 'row' or 'tensor'"
+    case .blockSize(let size, let method):
+      "block size \(size): \(method.rawValue) takes a power of two from 32 to 4096 (usually 64)"
+    case .needsBlocks(let method):
+      "\(method.rawValue) works on blocks of the flattened tensor: give a group size from 32 to 4096 (usually 64)"
+    case .needsGroups(let method): "\(method.rawValue) needs a group size or 'row', not one scale for the tensor"
+    case .searchNotUsed(let method): "\(method.rawValue) chooses its own ranges: leave out the scale search"
+    case .doubleQuantization(let method):
+      "double quantization is for nf4 and fp4, whose scales are 32-bit; \(method.rawValue) can store 16-bit ones"
+        + " (scale type f16 or bf16)"
+    case .doubleQuantizationScaleType: "double quantization stores scales in 8 bits: leave out the scale type"
+    case .scaleType(let type): "scale type \(type.rawValue): it must be F32, F16 or BF16"
+    }
+  }
+}

@@ -1,0 +1,90 @@
+import Checkpoints
+import Quantization
+
+extension ModelReport {
+  /// The whole report for a terminal.
+  package func text(path: String) -> String {
+    var parts = [headline(path: path)]
+    if !quantized.isEmpty {
+      parts.append("Quantized\n" + Self.errorTable(quantized))
+      if quantized.count > 10 { parts.append("Worst ten by relative error\n" + Self.errorTable(worst(10))) }
+    }
+    if !kept.isEmpty {
+      let rows = kept.map { report in
+        [report.name.printable, Figures.bytes(report.storedByteCount), report.reason]
+      }
+      let columns = [TableColumn(title: "kept"), TableColumn(title: "bytes", isNumber: true), TableColumn(title: "why")]
+      parts.append("Kept as they were\n" + table(columns, rows))
+    }
+    parts.append(accounting)
+    return parts.joined(separator: "\n\n")
+  }
+
+  /// A few lines, for the end of a conversion.
+  package func shortText(path: String, seconds: Double) -> String {
+    var lines = [headline(path: path)]
+    if quantized.count > 1 {
+      let worst = worst(3).map {
+        "\($0.name.printable) (\(Figures.percent($0.distortion?.relativeError ?? 0)))"
+      }
+      lines.append("Worst: " + worst.joined(separator: ", "))
+    }
+    lines.append(accounting)
+    lines.append(
+      "Took \(Figures.fixed(seconds, 2)) s."
+        + (coverage == .all
+          ? "" : " Errors are measured on a sample of the weights; `convert-model report` measures all."))
+    return lines.joined(separator: "\n")
+  }
+
+  private func headline(path: String) -> String {
+    var line = "\(path): \(Figures.count(quantized.count, "tensor")) quantized, \(kept.count) kept"
+    line += ", \(Figures.bytes(sourceFileBytes)) → \(Figures.bytes(storedFileBytes))"
+    line += " (\(Figures.fixed(compressionRatio, 2))×)"
+    if let bits = quantizedBitsPerWeight, let error = relativeError {
+      line += "\nQuantized weights: \(Figures.fixed(bits, 3)) bits each, scales included; relative error"
+      line += " \(Figures.percent(error)), SQNR \(Figures.fixed(Self.decibels(error), 2)) dB"
+    }
+    return line
+  }
+
+  private var accounting: String {
+    let tensorBytes = tensors.reduce(0) { $0 + $1.storedByteCount }
+    var text = "Accounted for: \(tensors.count) source tensors in \(tensorBytes) bytes + codebooks \(codebookBytes)"
+    text += " + headers \(headerBytes) = \(storedFileBytes) bytes of files."
+    for report in altered { text += "\nALTERED: '\(report.name.printable)' was to be kept, but its bytes differ." }
+    return text
+  }
+
+  private static func errorTable(_ reports: [TensorReport]) -> String {
+    let columns = [
+      TableColumn(title: "tensor"), TableColumn(title: "scheme"), TableColumn(title: "rel. error", isNumber: true),
+      TableColumn(title: "SQNR dB", isNumber: true), TableColumn(title: "cosine", isNumber: true),
+      TableColumn(title: "largest error", isNumber: true), TableColumn(title: "at"),
+      TableColumn(title: "before", isNumber: true), TableColumn(title: "after", isNumber: true),
+      TableColumn(title: "bits/w", isNumber: true),
+    ]
+    let rows: [[String]] = reports.compactMap { report in
+      guard case .quantized(let scheme, let distortion) = report.outcome else { return nil }
+      return [
+        report.name.printable, scheme, Figures.percent(distortion.relativeError), Figures.fixed(distortion.sqnr, 2),
+        Figures.fixed(distortion.cosine, 6), Figures.short(distortion.largestError),
+        Figures.shape(report.largestErrorIndex ?? []), Figures.bytes(report.sourceByteCount),
+        Figures.bytes(report.storedByteCount), Figures.fixed(report.bitsPerWeight, 3),
+      ]
+    }
+    return table(columns, rows)
+  }
+
+  /// SQNR of a relative error.
+  static func decibels(_ relativeError: Double) -> Double { -20 * decimalLogarithm(relativeError) }
+}
+
+extension TensorReport {
+  fileprivate var reason: String {
+    switch outcome {
+    case .kept(let reason, let isIdentical): isIdentical ? reason : "ALTERED: \(reason)"
+    case .quantized: ""
+    }
+  }
+}

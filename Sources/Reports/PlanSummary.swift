@@ -1,0 +1,98 @@
+import Checkpoints
+import Kernels
+import OrderedCollections
+
+/// What a conversion would do, for `--dry-run`.
+package struct PlanSummary: Sendable {
+  package struct Tensor: Hashable, Sendable {
+    package let name: String
+    package let shape: [Int]
+    package let type: ElementType
+    /// The scheme of a quantized tensor, nil for a kept one.
+    package let scheme: String?
+    package let reason: String?
+    package let sourceByteCount: Int
+    package let storedByteCount: Int
+
+    package init(
+      name: String, shape: [Int], type: ElementType, scheme: String?, reason: String?, sourceByteCount: Int,
+      storedByteCount: Int
+    ) {
+      self.name = name
+      self.shape = shape
+      self.type = type
+      self.scheme = scheme
+      self.reason = reason
+      self.sourceByteCount = sourceByteCount
+      self.storedByteCount = storedByteCount
+    }
+  }
+
+  package let tensors: [Tensor]
+  package let files: [(name: String, byteCount: Int)]
+  package let copiedFiles: [String]
+  package let leftFiles: [(name: String, reason: String)]
+  /// Every byte of the output folder.
+  package let outputByteCount: Int
+
+  package init(
+    tensors: [Tensor], files: [(name: String, byteCount: Int)], copiedFiles: [String],
+    leftFiles: [(name: String, reason: String)], outputByteCount: Int
+  ) {
+    self.tensors = tensors
+    self.files = files
+    self.copiedFiles = copiedFiles
+    self.leftFiles = leftFiles
+    self.outputByteCount = outputByteCount
+  }
+
+  package var text: String {
+    let columns = [
+      TableColumn(title: "tensor"), TableColumn(title: "shape"), TableColumn(title: "dtype"),
+      TableColumn(title: "becomes"), TableColumn(title: "before", isNumber: true),
+      TableColumn(title: "after", isNumber: true),
+    ]
+    let rows = tensors.map { tensor in
+      [
+        tensor.name.printable, Figures.shape(tensor.shape), tensor.type.rawValue,
+        tensor.scheme ?? "kept: \(tensor.reason ?? "")", Figures.bytes(tensor.sourceByteCount),
+        Figures.bytes(tensor.storedByteCount),
+      ]
+    }
+    let fileRows = files.map { [$0.name, "\($0.byteCount)"] }
+    let fileColumns = [TableColumn(title: "file"), TableColumn(title: "bytes", isNumber: true)]
+    var text = table(columns, rows) + "\n\n" + table(fileColumns, fileRows)
+    if !copiedFiles.isEmpty { text += "\n\nCopied: \(copiedFiles.joined(separator: ", "))" }
+    if !leftFiles.isEmpty {
+      text += "\nNot copied: " + leftFiles.map { "\($0.name) (\($0.reason))" }.joined(separator: ", ")
+    }
+    let quantized = tensors.count { $0.scheme != nil }
+    text += "\n\n\(Figures.count(quantized, "tensor")) to quantize, \(tensors.count - quantized) to keep."
+    return text + " The output folder takes \(outputByteCount) bytes (\(Figures.bytes(outputByteCount)))."
+  }
+
+  package var json: JSONValue {
+    [
+      "tensors": .array(
+        tensors.map { tensor in
+          var fields: JSONValue = [
+            "name": .string(tensor.name), "shape": .array(tensor.shape.map { .integer($0) }),
+            "dtype": .string(tensor.type.rawValue),
+          ]
+          if case .object(var members) = fields {
+            members["bucket"] = tensor.scheme == nil ? "kept" : "quantized"
+            if let scheme = tensor.scheme { members["scheme"] = .string(scheme) }
+            if let reason = tensor.reason { members["reason"] = .string(reason) }
+            members["source_bytes"] = .integer(tensor.sourceByteCount)
+            members["stored_bytes"] = .integer(tensor.storedByteCount)
+            fields = .object(members)
+          }
+          return fields
+        }),
+      "files": .array(files.map { ["name": .string($0.name), "bytes": .integer($0.byteCount)] }),
+      "copied_files": .array(copiedFiles.map { .string($0) }),
+      "left_files": .array(leftFiles.map { ["name": .string($0.name), "reason": .string($0.reason)] }),
+      "output_bytes": .integer(outputByteCount),
+    ]
+  }
+}
