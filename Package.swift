@@ -10,6 +10,7 @@ let package = Package(
   name: "convert-model",
   products: [.executable(name: "convert-model", targets: ["ConvertModel"])],
   dependencies: [
+    .package(url: "https://github.com/apple/swift-algorithms", from: "1.2.1"),
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
@@ -52,6 +53,7 @@ let package = Package(
       name: "Conversion",
       dependencies: [
         "Checkpoints", "Kernels", "Packing", "Quantization", "Reports",
+        .product(name: "Algorithms", package: "swift-algorithms"),
         .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "Crypto", package: "swift-crypto"),
         .product(name: "SystemPackage", package: "swift-system"),

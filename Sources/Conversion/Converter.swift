@@ -38,8 +38,7 @@ package struct Converter: Sendable {
     }
     let targets = try plan.files.map { try TargetFile($0.name, layout: $0.layout, in: output) }
     try writeCodebooks(to: targets)
-    let hashes = try writeTensors(to: targets, onProgress: onProgress)
-    for target in targets { try target.flush() }
+    let hashes = try flushing(targets) { try writeTensors(to: targets, onProgress: onProgress) }
 
     try plan.sideFiles.copy(to: output.work)
     if let configuration = plan.configuration(toolVersion: toolVersion) {
@@ -106,7 +105,8 @@ package struct Converter: Sendable {
   ) throws -> [String: String] {
     let stages = plan.tensors.map { self.stages(of: $0) }
     let schedule = Schedule(
-      tileCounts: zip(plan.tensors, stages).map { tensor, stages in stages.map { tileCount($0, of: tensor) } })
+      tileCounts: zip(plan.tensors, stages).map { tensor, stages in stages.map { tileCount($0, of: tensor) } },
+      files: plan.tensors.map(\.source.fileIndex))
     let passes = zip(plan.tensors, stages).map { $0.sourceByteCount * ($1.count - 1) }
     let progress = ProgressCounter(total: passes.reduce(0, +), report: onProgress)
     let states = plan.tensors.map { _ in TensorState() }

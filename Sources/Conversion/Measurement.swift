@@ -11,7 +11,7 @@ package struct Measurement: Sendable {
   package enum Sampling: Sendable {
     /// Every weight.
     case all
-    /// All of a small model; of a large one every sixteenth tile of each tensor, the first among them.
+    /// All of a small model; of a large one evenly spread tiles of each tensor, the first among them.
     case quick
   }
 
@@ -64,8 +64,8 @@ package struct Measurement: Sendable {
     var workspace = PackedCheckpoint.Workspace()
   }
 
-  private static let sampleStep = 16
-  private static let smallModel = 1 << 24
+  /// Weights that a sample holds, about.
+  private static let sampleSize = 1 << 24
   private static let compareLength = 1 << 20
 
   /// - Parameter goOn: called from any thread; false stops the work.
@@ -73,12 +73,12 @@ package struct Measurement: Sendable {
     sampling: Sampling, workers: Int, goOn: @escaping @Sendable (Progress) -> Bool
   ) throws -> ModelReport {
     let weights = packed.manifest.records.reduce(0) { $0 + $1.elementCount }
-    let isWhole = if case .all = sampling { true } else { weights <= Self.smallModel }
-    let step = isWhole ? 1 : Self.sampleStep
+    let isWhole = if case .all = sampling { true } else { weights <= Self.sampleSize }
+    let step = isWhole ? 1 : (weights + Self.sampleSize - 1) / Self.sampleSize
     let jobs = packed.manifest.records.compactMap { record in
       source[record.name].map { Job(record: record, source: $0, parts: Self.parts(of: record, step: step)) }
     }
-    let schedule = Schedule(tileCounts: jobs.map { [$0.parts.count] })
+    let schedule = Schedule(tileCounts: jobs.map { [$0.parts.count] }, files: jobs.map(\.source.fileIndex))
     let total = zip(jobs, jobs).reduce(0) { $0 + $1.0.record.sourceByteCount / step }
     let progress = ProgressCounter(total: total, report: goOn)
     let findings = jobs.map { Mutex([Finding?](repeating: nil, count: $0.parts.count)).boxed }

@@ -25,7 +25,8 @@ package struct NonFiniteScan: Sendable {
     let found = Mutex<Set<String>>([])
     let progress = ProgressCounter(total: tensors.reduce(0) { $0 + $1.entry.bytes.count }, report: goOn)
     let schedule = Schedule(
-      tileCounts: tensors.map { [($0.entry.elementCount + Self.partLength - 1) / Self.partLength] })
+      tileCounts: tensors.map { [($0.entry.elementCount + Self.partLength - 1) / Self.partLength] },
+      files: tensors.map(\.fileIndex))
     try schedule.run(workers: workers, makeState: { Buffers() }) { item, buffers in
       let tensor = tensors[item.tensor]
       let start = item.tile * Self.partLength

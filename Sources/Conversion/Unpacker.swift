@@ -65,16 +65,20 @@ package struct Unpacker: Sendable {
     for (name, layout) in layouts { targets[name] = try TargetFile(name, layout: layout, in: output) }
 
     let progress = ProgressCounter(total: records.reduce(0) { $0 + $1.sourceByteCount }, report: onProgress)
-    let schedule = Schedule(tileCounts: records.map { [($0.sourceLength + Self.partLength - 1) / Self.partLength] })
     let files = targets
-    try schedule.run(workers: workers, makeState: { Buffers() }) { item, buffers in
-      let record = records[item.tensor]
-      let start = item.tile * Self.partLength
-      let part = start..<min(start + Self.partLength, record.sourceLength)
-      guard let target = files[record.file] else { return }
-      try progress.add(try write(record, part, to: target, &buffers))
+    let positions = Dictionary(uniqueKeysWithValues: byFile.keys.enumerated().map { ($1, $0) })
+    let schedule = Schedule(
+      tileCounts: records.map { [($0.sourceLength + Self.partLength - 1) / Self.partLength] },
+      files: records.map { positions[$0.file] ?? 0 })
+    try flushing(Array(targets.values)) {
+      try schedule.run(workers: workers, makeState: { Buffers() }) { item, buffers in
+        let record = records[item.tensor]
+        let start = item.tile * Self.partLength
+        let part = start..<min(start + Self.partLength, record.sourceLength)
+        guard let target = files[record.file] else { return }
+        try progress.add(try write(record, part, to: target, &buffers))
+      }
     }
-    for target in targets.values { try target.flush() }
     try SideFiles(of: folder).copy(to: output.work)
     if let configuration = packed.checkpoint.configuration {
       try output.write(fileBytes(Self.restored(configuration)), to: SideFiles.configuration)

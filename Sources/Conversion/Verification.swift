@@ -25,7 +25,7 @@ package struct Verification: Sendable {
     let members = packed.manifest.codebooks + packed.manifest.records.flatMap(\.members)
     let progress = ProgressCounter(total: members.reduce(0) { $0 + $1.byteCount }, report: goOn)
     let damaged = Mutex<[String]>([])
-    let schedule = Schedule(tileCounts: members.map { _ in [1] })
+    let schedule = Schedule(tileCounts: members.map { _ in [1] }, files: members.map { _ in 0 })
     try schedule.run(workers: workers, makeState: { [UInt8]() }) { item, buffer in
       let member = members[item.tensor]
       guard let tensor = packed.checkpoint[member.tensor] else { return }

@@ -36,9 +36,11 @@ package struct AffineRange: Hashable, Sendable {
 }
 
 /// Writes the codes of a group from position `start` on; `AffineRange.code(of:)` is its plain twin.
+/// - Parameter largest: the largest magnitude of the group, if known: a range that holds it need not be clamped to.
 /// - Precondition: the codes fit, values are finite and at most 2^20 scales from zero.
 package func encodeAffine(
-  _ values: Span<Float>, _ range: AffineRange, into codes: inout MutableSpan<UInt8>, at start: Int = 0
+  _ values: Span<Float>, _ range: AffineRange, largest: Float = .infinity, into codes: inout MutableSpan<UInt8>,
+  at start: Int = 0
 ) {
   precondition(start >= 0 && start + values.count <= codes.count)
   let count = values.count
@@ -49,7 +51,16 @@ package func encodeAffine(
       if range.isVectorizable {
         let inverse = 1 / range.scale
         let base = Int32(bitPattern: roundingShift.bitPattern)
-        // Bounds: reads and writes sixteen elements while index + 16 ≤ count.
+        let reach = largest * inverse
+        // Bounds of both loops: they read and write sixteen elements while index + 16 ≤ count.
+        if range.zeroPoint - reach > -0.5, range.zeroPoint + reach < Float(range.highestCode) + 0.5 {
+          while index &+ 16 <= count {
+            let position = input.lanes(index, as: Floats.self) * inverse + range.zeroPoint
+            // The low byte of the shifted sum is the code.
+            output.store(SIMD16<UInt8>(truncatingIfNeeded: (position + roundingShift).words), at: index)
+            index &+= 16
+          }
+        }
         while index &+ 16 <= count {
           let position = input.lanes(index, as: Floats.self) * inverse + range.zeroPoint
           let word = (position + roundingShift).words &- base

@@ -1,7 +1,7 @@
 /// Encodes values to the nearest of a few levels, each known by its code.
 ///
 /// The nearest level is found by comparing with the midpoints of neighbouring levels; a value exactly on a midpoint
-/// takes the lower level, as bitsandbytes does. A table over 4,096 cells of the range −1…1 answers at once; only the
+/// takes the lower level, as bitsandbytes does. A table over 8,192 cells of the range −1…1 answers at once; only the
 /// cells that hold a midpoint send their values to the comparison, so that the answer is always exact.
 package struct Codebook: Hashable, Sendable {
   /// Levels in code order, within −1…1; several codes may share a level.
@@ -12,8 +12,10 @@ package struct Codebook: Hashable, Sendable {
   /// For each cell the code, with `ambiguous` set where a midpoint lies in the cell.
   private let cells: [UInt16]
 
-  private static let cellCount = 4096
+  private static let cellCount = 8192
   private static let ambiguous: UInt16 = 0x100
+  private static let cellScale: Float = 4094
+  private static let cellShift: Float = roundingShift + 4096
 
   /// - Precondition: 2 to 256 finite levels within −1…1.
   package init(levels: [Float]) {
@@ -37,7 +39,7 @@ package struct Codebook: Hashable, Sendable {
   /// The cell of a value. It never falls as the value rises, so a value beyond a midpoint is in its cell or a later one.
   @inline(__always)
   private static func cell(of position: Float) -> Int {
-    Int((position * 2046 + (roundingShift + 2048)).bitPattern & 0xfff)
+    Int((position * cellScale + cellShift).bitPattern & 0x1fff)
   }
 
   /// The code of the level nearest to `position`; values beyond ±1 take the outermost level.
@@ -69,15 +71,14 @@ package struct Codebook: Hashable, Sendable {
           else { return }
           let one = Words(repeating: Int32(bitPattern: Float(1).bitPattern))
           var index = 0
-          // Bounds: reads and writes sixteen elements while index + 16 ≤ count; a cell index has twelve bits.
+          // Bounds: reads and writes sixteen elements while index + 16 ≤ count; a cell index has thirteen bits.
           while index &+ 16 <= count {
             let position = input.lanes(index, as: Floats.self) * inverse
             // Beyond ±1 (a clipped range): the magnitude is cut in its bit pattern, the sign kept.
             let bits = position.words
             let excess = (bits & 0x7fff_ffff) &- one
             let inside = ((excess & (excess &>> 31)) &+ one) | (bits & Int32.min)
-            let cell = SIMD16<UInt16>(
-              truncatingIfNeeded: (inside.floats * 2046 + (roundingShift + 2048)).words & 0xfff)
+            let cell = (inside.floats * Self.cellScale + Self.cellShift).words & 0x1fff
             var flags: UInt16 = 0
             for lane in 0..<16 {
               let entry = cells[Int(cell[lane])]

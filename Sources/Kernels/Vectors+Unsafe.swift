@@ -33,15 +33,17 @@ extension SIMD16 where Scalar == Float {
   }
 }
 
-extension SIMD16 where Scalar == Int32 {
-  @inline(__always) var floats: Floats { unsafeBitCast(self, to: Floats.self) }
-
+extension SIMD where Scalar == Int32 {
   /// `max(self, other)` for lanes whose difference does not overflow.
   @inline(__always)
-  func larger(_ other: Words) -> Words {
+  func larger(_ other: Self) -> Self {
     let difference = other &- self
     return self &+ (difference & ~(difference &>> 31))
   }
+}
+
+extension SIMD16 where Scalar == Int32 {
+  @inline(__always) var floats: Floats { unsafeBitCast(self, to: Floats.self) }
 
   /// Clamps to `0...upper`, for lanes whose difference from `upper` does not overflow.
   @inline(__always)
@@ -51,11 +53,13 @@ extension SIMD16 where Scalar == Int32 {
     return (excess & (excess &>> 31)) &+ upper
   }
 
+  /// The largest lane, for lanes whose differences do not overflow.
   @inline(__always)
   var largest: Int32 {
-    var result = self[0]
-    for lane in 1..<16 where self[lane] > result { result = self[lane] }
-    return result
+    let eight = lowHalf.larger(highHalf)
+    let four = eight.lowHalf.larger(eight.highHalf)
+    let two = four.lowHalf.larger(four.highHalf)
+    return two.x > two.y ? two.x : two.y
   }
 }
 

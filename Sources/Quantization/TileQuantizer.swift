@@ -86,12 +86,12 @@ package struct TileQuantizer: Sendable {
           return fit
         })
     case .scaleSum:
-      var sum = 0.0
-      let groups = groups(ofTile: values.count, first: first)
-      for group in groups {
+      var (sum, count) = (0.0, 0)
+      for group in TileGroups(grouping, first: first, count: values.count) {
         sum += Double(try magnitude(values, group, first: first))
+        count += 1
       }
-      return .scaleSum(sum, count: groups.count)
+      return .scaleSum(sum, count: count)
     }
   }
 
@@ -149,7 +149,7 @@ package struct TileQuantizer: Sendable {
       if first == 0 { append(range, to: &tile) }
       return
     }
-    let groups = groups(ofTile: values.count, first: first)
+    let groups = TileGroups(grouping, first: first, count: values.count)
     switch encoding.levels {
     case .codebook(let name):
       let codebook = name.codebook
@@ -163,9 +163,10 @@ package struct TileQuantizer: Sendable {
     case .affine:
       for group in groups {
         let members = values.extracting(group)
-        let range = try affineRange(values, group, first: first)
+        let largest = try magnitude(values, group, first: first)
+        let range = try affineRange(members, largest: largest, element: first + group.lowerBound)
         var codes = tile.codes.mutableSpan
-        encodeAffine(members, range, into: &codes, at: group.lowerBound)
+        encodeAffine(members, range, largest: largest, into: &codes, at: group.lowerBound)
         append(range, to: &tile)
       }
     }
@@ -183,21 +184,11 @@ package struct TileQuantizer: Sendable {
     }
   }
 
-  /// The groups of a tile, as ranges of its own elements.
-  private func groups(ofTile count: Int, first: Int) -> [Range<Int>] {
-    (grouping.group(of: first)...grouping.group(of: first + count - 1)).map { group in
-      let elements = grouping.elements(of: group)
-      return (elements.lowerBound - first)..<(elements.upperBound - first)
-    }
-  }
-
   // MARK: Ranges and scales
 
   private func affineRange(
-    _ values: Span<Float>, _ group: Range<Int>, first: Int
+    _ members: Span<Float>, largest: Float, element: Int
   ) throws(QuantizationError) -> AffineRange {
-    let members = values.extracting(group)
-    let largest = try magnitude(values, group, first: first)
     let result: AffineRange
     if scheme.method == .hqq {
       result = HalfQuadratic(bits: scheme.bits, scaleType: scheme.scaleType).range(of: members)
@@ -211,7 +202,7 @@ package struct TileQuantizer: Sendable {
         }
       }
     }
-    try requireRepresentable(result.scale, element: first + group.lowerBound)
+    try requireRepresentable(result.scale, element: element)
     return result
   }
 
