@@ -44,7 +44,7 @@ package struct Checkpoint: Sendable {
       for shard in map.keys {
         do {
           opened.append(try SafetensorsFile(folder.appending(shard)))
-        } catch where error.reason == .notFound {
+        } catch  where error.reason == .notFound {
           throw CheckpointError(file: folder.appending(name).string, .missingShard(shard))
         }
       }
@@ -81,7 +81,8 @@ package struct Checkpoint: Sendable {
     case index(String)
   }
 
-  private static func locate(_ path: FilePath) throws(CheckpointError) -> (folder: FilePath, path: FilePath, kind: Kind) {
+  private static func locate(_ path: FilePath) throws(CheckpointError) -> (folder: FilePath, path: FilePath, kind: Kind)
+  {
     var isDirectory: ObjCBool = false
     guard FileManager.default.fileExists(atPath: path.string, isDirectory: &isDirectory) else {
       throw CheckpointError(file: path.string, .notFound)
@@ -119,7 +120,8 @@ package struct Checkpoint: Sendable {
       guard let name = value.string else {
         throw CheckpointError(file: path.string, tensor: tensor, .field("weight_map", expected: "a shard's name"))
       }
-      let isPlain = !name.isEmpty && name != "." && name != ".." && !name.contains { $0 == "/" || $0 == "\\" || $0 == "\0" }
+      let isPlain =
+        !name.isEmpty && name != "." && name != ".." && !name.contains { $0 == "/" || $0 == "\\" || $0 == "\0" }
       guard isPlain else { throw CheckpointError(file: path.string, tensor: tensor, .unsafeShardName(name)) }
       shards[name, default: []].append(tensor)
     }

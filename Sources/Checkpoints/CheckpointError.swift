@@ -108,7 +108,8 @@ package struct CheckpointError: Error, Hashable, CustomStringConvertible {
     case .emptyWeightMap: "the 'weight_map' of the index is empty"
     case .unsafeShardName(let name):
       "the index names the shard '\(name.printable)'; a shard must be a plain file name in the folder of the index"
-    case .missingShard(let name): "the index names the shard '\(name.printable)', which is missing. Fetch it, and try again"
+    case .missingShard(let name):
+      "the index names the shard '\(name.printable)', which is missing. Fetch it, and try again"
     case .notInShard(let shard):
       "the index places it in shard '\(shard.printable)', which has no such tensor: index and shards do not belong together"
     case .notInIndex(let shard):

@@ -31,7 +31,9 @@ package final class SafetensorsFile: Sendable {
     guard length <= UInt64(SafetensorsHeader.sizeLimit) else {
       throw CheckpointError(file: file, .headerTooLarge(bytes: length, limit: SafetensorsHeader.sizeLimit))
     }
-    guard Int(length) <= size - 8 else { throw CheckpointError(file: file, .headerBeyondEnd(header: length, file: size)) }
+    guard Int(length) <= size - 8 else {
+      throw CheckpointError(file: file, .headerBeyondEnd(header: length, file: size))
+    }
     let text = try read(descriptor, at: 8, count: Int(length), file: file)
     return try SafetensorsHeader(text: text, fileSize: size, file: file)
   }
@@ -115,5 +117,7 @@ private func readExactly(
   } catch {
     throw CheckpointError(file: file, tensor: tensor, .readFailed(error.description))
   }
-  guard got == count else { throw CheckpointError(file: file, tensor: tensor, .fileShrank(expected: count, found: got)) }
+  guard got == count else {
+    throw CheckpointError(file: file, tensor: tensor, .fileShrank(expected: count, found: got))
+  }
 }

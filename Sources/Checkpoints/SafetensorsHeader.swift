@@ -79,7 +79,9 @@ package struct SafetensorsHeader: Hashable, Sendable {
   private static func entry(
     _ name: String, _ description: JSONValue, dataStart: Int, file: String
   ) throws(CheckpointError) -> TensorEntry {
-    func fault(_ reason: CheckpointError.Reason) -> CheckpointError { CheckpointError(file: file, tensor: name, reason) }
+    func fault(_ reason: CheckpointError.Reason) -> CheckpointError {
+      CheckpointError(file: file, tensor: name, reason)
+    }
     guard let fields = description.object else { throw fault(.field("the entry", expected: "an object")) }
     guard let typeName = fields["dtype"]?.string else { throw fault(.field("dtype", expected: "a string")) }
     guard let type = ElementType(rawValue: typeName) else { throw fault(.unknownType(typeName)) }

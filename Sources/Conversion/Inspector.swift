@@ -27,7 +27,7 @@ package struct Inspector: Sendable {
     if PackedCheckpoint.isPacked(path) { return .packed(try PackedCheckpoint(path)) }
     do {
       return .plain(try Checkpoint(path))
-    } catch where error.reason == .noSafetensors {
+    } catch  where error.reason == .noSafetensors {
       return .unknown("a folder without safetensors files")
     } catch {
       // A file with another format's mark is not a damaged safetensors file.
@@ -72,7 +72,8 @@ package struct Inspector: Sendable {
         byteCount: $0.byteCount)
     }
     return Inspection(
-      path: path.string, kind: "packed by convert-model \(manifest.toolVersion), format version \(PackedFormat.version)",
+      path: path.string,
+      kind: "packed by convert-model \(manifest.toolVersion), format version \(PackedFormat.version)",
       modelType: packed.checkpoint.configuration?["model_type"]?.string,
       files: try files(beside: packed.checkpoint.files), tensors: tensors + codebooks,
       sourceByteCount: manifest.records.reduce(0) { $0 + $1.sourceByteCount })
@@ -88,7 +89,8 @@ package struct Inspector: Sendable {
   }
 
   private static func tensor(_ record: PackedManifest.Record) -> Inspection.Tensor {
-    let entry = TensorEntry(name: record.name, type: record.type, shape: record.shape, bytes: 0..<record.sourceByteCount)
+    let entry = TensorEntry(
+      name: record.name, type: record.type, shape: record.shape, bytes: 0..<record.sourceByteCount)
     return Inspection.Tensor(
       name: record.name, shape: record.shape, format: record.encoding?.label ?? record.type.rawValue,
       role: TensorRole(entry).rawValue, elementCount: record.elementCount, byteCount: record.storedByteCount)

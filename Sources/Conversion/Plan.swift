@@ -116,7 +116,9 @@ package struct Plan: Sendable {
         PackedManifest.File(name: $0.path.lastComponent?.string ?? "", byteCount: $0.header.fileSize)
       },
       files: files.map { PackedManifest.File(name: $0.name, byteCount: $0.layout.fileSize) },
-      codebooks: codebooks.map { stored(PackedFormat.Member(role: .data, specification: PackedFormat.specification(of: $0))) },
+      codebooks: codebooks.map {
+        stored(PackedFormat.Member(role: .data, specification: PackedFormat.specification(of: $0)))
+      },
       copiedFiles: sideFiles.copied.map(\.name),
       records: tensors.map { tensor in
         PackedManifest.Record(

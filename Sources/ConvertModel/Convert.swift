@@ -66,7 +66,8 @@ struct Convert: ParsableCommand {
         .run(sampling: .quick, workers: running.workers) { _ in !interruption.isRequested }
       print(
         running.json
-          ? report.json(path: output, seconds: seconds).text(indent: 2) : report.shortText(path: output, seconds: seconds))
+          ? report.json(path: output, seconds: seconds).text(indent: 2)
+          : report.shortText(path: output, seconds: seconds))
     }
   }
 

@@ -75,7 +75,8 @@ package struct PackedCheckpoint: Sendable {
   ) throws(CheckpointError) -> CheckpointTensor {
     let expected = "\(specification.type.rawValue) \(specification.shape)"
     guard let tensor = checkpoint[specification.name] else {
-      throw CheckpointError(file: file, tensor: specification.name, .field("the tensor", expected: "present: \(expected)"))
+      throw CheckpointError(
+        file: file, tensor: specification.name, .field("the tensor", expected: "present: \(expected)"))
     }
     guard tensor.entry.type == specification.type, tensor.entry.shape == specification.shape else {
       throw CheckpointError(

@@ -108,7 +108,11 @@ package struct TileQuantizer: Sendable {
         facts.smallest = index == 0 ? smallest : min(facts.smallest, smallest)
         facts.largest = index == 0 ? largest : max(facts.largest, largest)
       case .search(let tile):
-        if fits.isEmpty { fits = tile } else { for candidate in fits.indices { fits[candidate].append(tile[candidate]) } }
+        if fits.isEmpty {
+          fits = tile
+        } else {
+          for candidate in fits.indices { fits[candidate].append(tile[candidate]) }
+        }
       case .scaleSum(let tileSum, let tileCount):
         sum += tileSum
         count += tileCount

@@ -102,7 +102,9 @@ extension Inspection {
     }
     let fileRows = files.map { [$0.name.printable, Figures.bytes($0.byteCount), $0.note] }
     if fileRows.count > 1 || tensors.isEmpty {
-      let columns = [TableColumn(title: "file"), TableColumn(title: "size", isNumber: true), TableColumn(title: "what")]
+      let columns = [
+        TableColumn(title: "file"), TableColumn(title: "size", isNumber: true), TableColumn(title: "what"),
+      ]
       parts.append(table(columns, fileRows))
     }
     return parts.joined(separator: "\n\n")

@@ -13,7 +13,9 @@ extension ModelReport {
       let rows = kept.map { report in
         [report.name.printable, Figures.bytes(report.storedByteCount), report.reason]
       }
-      let columns = [TableColumn(title: "kept"), TableColumn(title: "bytes", isNumber: true), TableColumn(title: "why")]
+      let columns = [
+        TableColumn(title: "kept"), TableColumn(title: "bytes", isNumber: true), TableColumn(title: "why"),
+      ]
       parts.append("Kept as they were\n" + table(columns, rows))
     }
     parts.append(accounting)

@@ -46,7 +46,9 @@ enum Figures {
   static func shape(_ shape: [Int]) -> String { "[" + shape.map(String.init).joined(separator: ", ") + "]" }
 
   static func millions(_ count: Int) -> String {
-    count < 1_000_000 ? "\(count)" : count < 1_000_000_000
-      ? String(format: "%.1f M", Double(count) / 1e6) : String(format: "%.2f G", Double(count) / 1e9)
+    count < 1_000_000
+      ? "\(count)"
+      : count < 1_000_000_000
+        ? String(format: "%.1f M", Double(count) / 1e6) : String(format: "%.2f G", Double(count) / 1e9)
   }
 }
