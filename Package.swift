@@ -71,6 +71,55 @@ let package = Package(
       swiftSettings: settings),
 
     // MARK: Tests
-    .testTarget(name: "KernelsTests", dependencies: ["Kernels"], swiftSettings: settings),
+    .target(
+      name: "TestSupport",
+      dependencies: [
+        "Checkpoints", "Kernels",
+        .product(name: "OrderedCollections", package: "swift-collections"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/TestSupport",
+      swiftSettings: settings),
+    .testTarget(name: "KernelsTests", dependencies: ["Kernels", "TestSupport"], swiftSettings: settings),
+    .testTarget(
+      name: "CheckpointsTests",
+      dependencies: [
+        "Checkpoints", "Kernels", "TestSupport",
+        .product(name: "OrderedCollections", package: "swift-collections"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: settings),
+    .testTarget(
+      name: "QuantizationTests",
+      dependencies: [
+        "Checkpoints", "Kernels", "Quantization", "TestSupport",
+        .product(name: "Crypto", package: "swift-crypto"),
+        .product(name: "OrderedCollections", package: "swift-collections"),
+      ],
+      swiftSettings: settings),
+    .testTarget(
+      name: "PackingTests",
+      dependencies: [
+        "Checkpoints", "Kernels", "Packing", "Quantization", "TestSupport",
+        .product(name: "OrderedCollections", package: "swift-collections"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: settings),
+    .testTarget(
+      name: "ConversionTests",
+      dependencies: [
+        "Checkpoints", "Conversion", "Kernels", "Packing", "Quantization", "Reports", "TestSupport",
+        .product(name: "Crypto", package: "swift-crypto"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: settings),
+    .testTarget(
+      name: "ConvertModelTests",
+      dependencies: [
+        "Checkpoints", "ConvertModel", "TestSupport",
+        .product(name: "Subprocess", package: "swift-subprocess"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: settings),
   ]
 )

@@ -143,8 +143,8 @@ def entry_files():
     bad("size-too-large", "one F32 value in eight bytes", "size", entry("[1]"))
     bad("size-dtype", "F16 values with the size of F32", "size", entry(dtype='"F16"'))
     bad("size-scalar", "a scalar with no bytes", "size", entry("[]", 0, 0), 0)
-    bad("four-bit-odd", "three F4 elements, which are not whole bytes", "byte", entry("[3]", 0, 2, '"F4"'), 2)
-    bad("six-bit-odd", "two F6_E2M3 elements, which are not whole bytes", "byte", entry("[2]", 0, 2, '"F6_E2M3"'), 2)
+    bad("four-bit-odd", "three F4 elements, which are not whole bytes", "divisible", entry("[3]", 0, 2, '"F4"'), 2)
+    bad("six-bit-odd", "two F6_E2M3 elements, which are not whole bytes", "divisible", entry("[2]", 0, 2, '"F6_E2M3"'), 2)
     bad("offsets-missing", "no data_offsets", "data_offsets", '{"dtype":"F32","shape":[2]}')
     for count, numbers in ((0, "[]"), (1, "[8]"), (3, "[0,8,8]")):
         bad(f"offsets-{count}", f"data_offsets with {count} numbers", "data_offsets",
@@ -168,9 +168,11 @@ def entry_files():
     pair("overlap", "two tensors share four bytes", "overlap", entry(), entry(begin=4, end=12), 12)
     pair("same-range", "two tensors share all their bytes", "overlap", entry(), entry(), 8)
     pair("contained", "one tensor lies inside another", "overlap", entry("[4]", 0, 16), entry("[1]", 4, 8), 16)
-    pair("zero-size-inside", "a tensor without elements points into another tensor", "offset", entry(), entry("[0]", 4, 4), 8)
+    pair("zero-size-inside", "a tensor without elements points into another tensor", "overlap", entry(), entry("[0]", 4, 4), 8)
     pair("zero-size-outside", "a tensor without elements points past the end", "offset", entry(), entry("[0]", 99, 99), 8)
     pair("name-twice", "two tensors of the same name", "duplicate", entry(), entry(begin=8, end=16), names=("w", "w"))
+    pair("names-canonically-equal", "two names that differ only in how an accent is written (Unicode normalization)",
+         "duplicate", entry(), entry("[2]", 8, 16), 16, names=("\u00e9", "e\u0301"))
     pair("name-twice-same-range", "one entry written twice", "duplicate", entry(), entry(), 8, names=("w", "w"))
     pair("name-twice-escaped", "the same name, once written with an escape", "duplicate", entry(), entry(begin=8, end=16),
          names=("w", "\\u0077"))
@@ -285,12 +287,11 @@ def folders():
 
     whole = {SINGLE: shard(NAMES)}
     folder("no-weights", "a configuration and no weights", "safetensors", {})
-    folder("only-a-readme", "a folder with nothing but a note", "config.json", {"README.txt": "No model here.\n"}, None)
+    folder("only-a-readme", "a folder with nothing but a note", "no safetensors", {"README.txt": "No model here.\n"}, None)
     folder("pickle-only", "weights only as a pickle file", "safetensors", {"pytorch_model.bin": b"\x80\x02}q\x00."})
     folder("weights-are-folder", "model.safetensors is a folder", "model.safetensors",
            {SINGLE + "/README.txt": "a folder in place of a file\n"})
     folder("weights-truncated", "the single weight file is cut off", "truncated", {SINGLE: whole[SINGLE][:-100]})
-    folder("no-config", "weights without config.json", "config.json", whole, None)
     folder("config-not-json", "config.json is not JSON", "config.json", whole, "model_type: llama\n")
     folder("config-empty", "config.json is empty", "config.json", whole, "")
     folder("config-array", "config.json is an array", "config.json", whole, json.dumps([CONFIG]))
