@@ -109,6 +109,7 @@ let package = Package(
       name: "ConversionTests",
       dependencies: [
         "Checkpoints", "Conversion", "Kernels", "Packing", "Quantization", "Reports", "TestSupport",
+        .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "Crypto", package: "swift-crypto"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],

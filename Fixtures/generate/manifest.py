@@ -26,6 +26,9 @@ GROUPS = [
         "scripts": ["generate/bitsandbytes_goldens.py"], "command": "python bitsandbytes_goldens.py",
         "made_with": "bitsandbytes 0.50.2 (CPU) with torch 2.15.0, safetensors 0.8.0",
         "seed": "ragged.input 22, edges.input 23, spanning.input 24"}),
+    ("packed", ["packed/*", "packed-decoded.safetensors"], {
+        "scripts": ["generate/packed_fixture.py", "generate/read_packed.py"],
+        "command": "python packed_fixture.py PROGRAM", "made_with": "convert-model 0.1.0, numpy 2.4.6", "seed": 31}),
     ("malformed", ["malformed/**/*"], {"scripts": ["generate/malformed.py"], "command": "python malformed.py"} | PLAIN),
     ("accepted", ["accepted/**/*"], {"scripts": ["generate/accepted.py"], "command": "python accepted.py"} | PLAIN),
 ]

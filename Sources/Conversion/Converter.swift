@@ -20,7 +20,7 @@ package struct Converter: Sendable {
 
   /// Writes the packed folder.
   /// - Parameter onProgress: called from any thread, one call at a time; false stops the work and removes the output.
-  package func run(into output: OutputFolder, onProgress: @escaping @Sendable (Progress) -> Bool) throws {
+  package func run(into output: OutputFolder, onProgress: @escaping @Sendable (ByteProgress) -> Bool) throws {
     do {
       try write(to: output, onProgress: onProgress)
       try output.commit()
@@ -30,7 +30,7 @@ package struct Converter: Sendable {
     }
   }
 
-  private func write(to output: OutputFolder, onProgress: @escaping @Sendable (Progress) -> Bool) throws {
+  private func write(to output: OutputFolder, onProgress: @escaping @Sendable (ByteProgress) -> Bool) throws {
     let needed = plan.outputByteCount(toolVersion: toolVersion)
     if let free = output.freeBytes, free < needed {
       throw ConversionError.cannotCreate(
@@ -101,7 +101,7 @@ package struct Converter: Sendable {
 
   /// - Returns: the SHA-256 of every stored tensor by name.
   private func writeTensors(
-    to targets: [TargetFile], onProgress: @escaping @Sendable (Progress) -> Bool
+    to targets: [TargetFile], onProgress: @escaping @Sendable (ByteProgress) -> Bool
   ) throws -> [String: String] {
     let stages = plan.tensors.map { self.stages(of: $0) }
     let schedule = Schedule(

@@ -70,7 +70,7 @@ package struct Measurement: Sendable {
 
   /// - Parameter goOn: called from any thread; false stops the work.
   package func run(
-    sampling: Sampling, workers: Int, goOn: @escaping @Sendable (Progress) -> Bool
+    sampling: Sampling, workers: Int, goOn: @escaping @Sendable (ByteProgress) -> Bool
   ) throws -> ModelReport {
     let weights = packed.manifest.records.reduce(0) { $0 + $1.elementCount }
     let isWhole = if case .all = sampling { true } else { weights <= Self.sampleSize }

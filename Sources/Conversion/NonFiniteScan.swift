@@ -21,7 +21,7 @@ package struct NonFiniteScan: Sendable {
 
   /// - Returns: the names of such tensors.
   /// - Parameter goOn: called from any thread; false stops the work.
-  package func run(workers: Int, goOn: @escaping @Sendable (Progress) -> Bool) throws -> Set<String> {
+  package func run(workers: Int, goOn: @escaping @Sendable (ByteProgress) -> Bool) throws -> Set<String> {
     let found = Mutex<Set<String>>([])
     let progress = ProgressCounter(total: tensors.reduce(0) { $0 + $1.entry.bytes.count }, report: goOn)
     let schedule = Schedule(

@@ -10,6 +10,7 @@ package enum TensorRole: String, CaseIterable, Hashable, Sendable {
   case head
   case router
   case norm
+  case bias
   case vector
   case integer
   case float8
@@ -32,14 +33,17 @@ package enum TensorRole: String, CaseIterable, Hashable, Sendable {
   ]
 
   package init(_ entry: TensorEntry) {
-    self =
-      if entry.shape.contains(0) { .empty } else if !entry.type.isFullPrecision {
-        entry.type.isFloatingPoint ? .float8 : .integer
-      } else if entry.shape.count < 2 { .vector } else { Self.role(of: entry.name, rank: entry.shape.count) }
+    self = Self.role(of: entry)
   }
 
-  private static func role(of name: String, rank: Int) -> TensorRole {
-    for (role, patterns) in patterns where patterns.contains(where: { matches(name, pattern: $0) }) { return role }
+  private static func role(of entry: TensorEntry) -> TensorRole {
+    if entry.shape.contains(0) { return .empty }
+    if !entry.type.isFullPrecision { return entry.type.isFloatingPoint ? .float8 : .integer }
+    let name = entry.name
+    let rank = entry.shape.count
+    let named = patterns.first { row in row.patterns.contains { matches(name, pattern: $0) } }?.role
+    if rank < 2 { return named == .norm ? .norm : name.hasSuffix("bias") ? .bias : .vector }
+    if let named { return named }
     // Fused experts: matrices stacked along the first dimension.
     if rank == 3, name.contains("experts.") { return .linear }
     if rank > 2 { return .convolution }
@@ -54,6 +58,7 @@ package enum TensorRole: String, CaseIterable, Hashable, Sendable {
     case .head: "output head (quantized if included)"
     case .router: "expert router"
     case .norm: "norm"
+    case .bias: "bias"
     case .vector: "fewer than two dimensions"
     case .integer: "not a floating-point tensor"
     case .float8: "8-bit or narrower float, quantized already"
@@ -64,7 +69,7 @@ package enum TensorRole: String, CaseIterable, Hashable, Sendable {
   }
 
   /// True where no pattern can make a tensor of this role quantized.
-  package var isAlwaysKept: Bool { [.vector, .integer, .float8, .empty].contains(self) }
+  package var isAlwaysKept: Bool { [.norm, .bias, .vector, .integer, .float8, .empty].contains(self) }
 }
 
 /// Shell-style matching (POSIX `fnmatch`) of a whole tensor name: `*`, `?` and `[…]`, in which `*` also spans dots.

@@ -29,7 +29,7 @@ package struct Unpacker: Sendable {
   /// Writes the folder.
   /// - Parameter onProgress: called from any thread, one call at a time; false stops the work and removes the output.
   package func run(
-    into output: OutputFolder, onProgress: @escaping @Sendable (Progress) -> Bool
+    into output: OutputFolder, onProgress: @escaping @Sendable (ByteProgress) -> Bool
   ) throws -> UnpackSummary {
     do {
       try write(to: output, onProgress: onProgress)
@@ -44,7 +44,7 @@ package struct Unpacker: Sendable {
     }
   }
 
-  private func write(to output: OutputFolder, onProgress: @escaping @Sendable (Progress) -> Bool) throws {
+  private func write(to output: OutputFolder, onProgress: @escaping @Sendable (ByteProgress) -> Bool) throws {
     let records = packed.manifest.records
     var byFile: OrderedDictionary<String, [TensorSpecification]> = [:]
     for file in packed.manifest.files { byFile[file.name] = [] }

@@ -21,7 +21,7 @@ package struct Verification: Sendable {
   }
 
   /// - Parameter goOn: called from any thread; false stops the work.
-  package func run(goOn: @escaping @Sendable (Progress) -> Bool) throws -> Result {
+  package func run(goOn: @escaping @Sendable (ByteProgress) -> Bool) throws -> Result {
     let members = packed.manifest.codebooks + packed.manifest.records.flatMap(\.members)
     let progress = ProgressCounter(total: members.reduce(0) { $0 + $1.byteCount }, report: goOn)
     let damaged = Mutex<[String]>([])

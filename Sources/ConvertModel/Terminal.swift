@@ -53,7 +53,7 @@ final class ProgressDisplay: Sendable {
 
   init(verb: String) { self.verb = verb }
 
-  func show(_ progress: Conversion.Progress) {
+  func show(_ progress: ByteProgress) {
     guard isTerminal else { return }
     state.withLock { state in
       let now = ContinuousClock.now

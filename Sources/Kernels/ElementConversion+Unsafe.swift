@@ -38,7 +38,7 @@ package func decodeElements(_ bytes: RawSpan, as type: ElementType, into values:
 
 /// Writes float32 values as elements of a full-precision type, rounding to nearest, ties to even.
 ///
-/// A finite value beyond the range of F16 becomes an infinity there, as in every framework.
+/// A finite value beyond the range of F16 becomes its largest finite one: a weight near the limit must not turn infinite.
 /// - Precondition: `type.isFullPrecision`, and `bytes` holds `values.count` elements.
 package func encodeElements(_ values: Span<Float>, as type: ElementType, into bytes: inout MutableRawSpan) {
   let count = values.count
@@ -54,7 +54,9 @@ package func encodeElements(_ values: Span<Float>, as type: ElementType, into by
         for index in 0..<count { base.storeBytes(of: Double(source[index]), toByteOffset: index * 8, as: Double.self) }
       case .f16:
         for index in 0..<count {
-          base.storeBytes(of: Half.half(from: source[index]), toByteOffset: index * 2, as: UInt16.self)
+          let value = source[index]
+          let bounded = value.isFinite ? min(max(value, -65504), 65504) : value
+          base.storeBytes(of: Half.half(from: bounded), toByteOffset: index * 2, as: UInt16.self)
         }
       default:
         for index in 0..<count {

@@ -27,6 +27,13 @@ package struct PackedCheckpoint: Sendable {
     let file = manifestPath.string
     checkpoint = try Checkpoint(manifestPath.removingLastComponent())
     manifest = try PackedManifest(try readJSONObject(manifestPath), file: file)
+    let present = checkpoint.files.map {
+      PackedManifest.File(name: $0.path.lastComponent?.string ?? "", byteCount: $0.header.fileSize)
+    }
+    guard Set(present) == Set(manifest.files) else {
+      let found = present.map { "\($0.name) (\($0.byteCount) bytes)" }.joined(separator: ", ")
+      throw CheckpointError(file: file, .field("files", expected: "the files of the folder: \(found)"))
+    }
     var claimed: Set<String> = []
     var codebooks: [NamedCodebook: [Float]] = [:]
     for member in manifest.codebooks {

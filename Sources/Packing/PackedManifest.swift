@@ -256,7 +256,15 @@ private struct ManifestReader {
       fate = .quantized(try encoding(value["encoding"], tensor: name), scheme: value["scheme"]?.object ?? [:])
     default: throw fault("bucket", "'quantized' or 'kept'", tensor: name)
     }
-    return PackedManifest.Record(name: name, shape: shape, type: type, file: output, fate: fate, members: members)
+    let record = PackedManifest.Record(
+      name: name, shape: shape, type: type, file: output, fate: fate, members: members)
+    guard value["source_bytes"]?.integer == record.sourceByteCount else {
+      throw fault("source_bytes", "\(record.sourceByteCount), as dtype and shape say", tensor: name)
+    }
+    guard value["stored_bytes"]?.integer == record.storedByteCount else {
+      throw fault("stored_bytes", "\(record.storedByteCount), the sum of its members", tensor: name)
+    }
+    return record
   }
 
   /// Sizes whose product, in bits, stays far from overflow.

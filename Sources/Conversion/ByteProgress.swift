@@ -1,7 +1,7 @@
 import Synchronization
 
 /// How far a long task is, in bytes read.
-package struct Progress: Hashable, Sendable {
+package struct ByteProgress: Hashable, Sendable {
   package let done: Int
   package let total: Int
 }
@@ -10,10 +10,10 @@ package struct Progress: Hashable, Sendable {
 final class ProgressCounter: Sendable {
   private let done = Mutex(0)
   private let total: Int
-  private let report: @Sendable (Progress) -> Bool
+  private let report: @Sendable (ByteProgress) -> Bool
 
   /// - Parameter report: called from any thread, one call at a time; false stops the work.
-  init(total: Int, report: @escaping @Sendable (Progress) -> Bool) {
+  init(total: Int, report: @escaping @Sendable (ByteProgress) -> Bool) {
     self.total = total
     self.report = report
   }
@@ -21,7 +21,7 @@ final class ProgressCounter: Sendable {
   func add(_ bytes: Int) throws(ConversionError) {
     let goOn = done.withLock { done in
       done += bytes
-      return report(Progress(done: done, total: total))
+      return report(ByteProgress(done: done, total: total))
     }
     if !goOn { throw .cancelled }
   }

@@ -1,0 +1,49 @@
+# The two commands of the README do all of their set-up: `make demo` and `make test`.
+PREFIX ?= /usr/local
+SWIFT ?= swift
+PROGRAM := .build/release/convert-model
+SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+
+.PHONY: demo test build setup lint format bench install uninstall clean
+
+demo: build
+	rm -rf demo-output
+	$(PROGRAM) Fixtures/tiny-llama --output demo-output --method nf4 --double-quantization
+	$(PROGRAM) report demo-output --against Fixtures/tiny-llama
+
+test: setup
+	$(SWIFT) test -c release
+
+build: setup
+	$(SWIFT) build -c release --product convert-model
+
+# System packages, where Debian's package manager is at hand and one of them is missing.
+setup:
+	@if command -v dpkg >/dev/null && ! dpkg -s libopenblas-dev liblapacke-dev pkg-config >/dev/null 2>&1; then \
+	  echo "Installing libopenblas-dev liblapacke-dev pkg-config"; \
+	  $(SUDO) apt-get update -qq && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq libopenblas-dev liblapacke-dev pkg-config; \
+	fi
+
+lint:
+	$(SWIFT) format lint --strict --recursive Package.swift Sources Tests
+
+format:
+	$(SWIFT) format --in-place --recursive Package.swift Sources Tests
+
+bench: build
+	Benchmarks/run $(PROGRAM)
+
+# One binary with the Swift libraries inside, completions for three shells, and the manual page.
+install: setup
+	$(SWIFT) build -c release --product convert-model --static-swift-stdlib --scratch-path .build/static
+	Packaging/install .build/static/release/convert-model "$(DESTDIR)$(PREFIX)"
+
+uninstall:
+	rm -f "$(DESTDIR)$(PREFIX)/bin/convert-model" "$(DESTDIR)$(PREFIX)"/share/man/man1/convert-model*.1 \
+	  "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/convert-model" \
+	  "$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_convert-model" \
+	  "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/convert-model.fish"
+
+clean:
+	rm -rf .build demo-output

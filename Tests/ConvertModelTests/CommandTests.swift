@@ -1,0 +1,150 @@
+import Checkpoints
+import Foundation
+import Subprocess
+import SystemPackage
+import TestSupport
+import Testing
+
+/// The built program, run as a user runs it.
+@Suite struct CommandTests {
+  struct Outcome {
+    let code: Int32
+    let output: String
+    let error: String
+
+    var json: JSONValue { get throws { try JSONParser.parse(Array(output.utf8)) } }
+  }
+
+  let tiny = Fixtures.path("tiny-llama").string
+  let folder: TemporaryFolder
+
+  init() throws { folder = try TemporaryFolder() }
+
+  private static func run(_ arguments: [String]) async throws -> Outcome {
+    // The program is built beside the bundle of the tests.
+    let program = FilePath(CommandLine.arguments[0]).removingLastComponent().appending("convert-model")
+    let record = try await Subprocess.run(
+      .path(program), arguments: Arguments(arguments), output: .string(limit: 1 << 24), error: .string(limit: 1 << 20))
+    guard case .exited(let code) = record.terminationStatus else {
+      return Outcome(code: -1, output: "", error: "ended by a signal: \(record.terminationStatus)")
+    }
+    return Outcome(code: code, output: record.standardOutput, error: record.standardError)
+  }
+
+  private func run(_ arguments: String...) async throws -> Outcome { try await Self.run(arguments) }
+
+  private func path(_ name: String) -> String { folder.appending(name).string }
+
+  @Test func aModelIsConvertedInspectedReportedVerifiedAndUnpacked() async throws {
+    let converted = try await run(tiny, "-o", path("out"), "--method", "nf4", "--double-quantization")
+    #expect(converted.code == 0 && converted.error.isEmpty)
+    #expect(converted.output.contains("21 tensors quantized, 9 kept"))
+    #expect(converted.output.contains("Accounted for: 30 source tensors"))
+    let inspected = try await run("inspect", path("out"))
+    #expect(inspected.code == 0 && inspected.output.contains("nf4 b64 double"))
+    let reported = try await run("report", path("out"), "--against", tiny)
+    #expect(reported.code == 0 && reported.output.contains("Worst ten"))
+    let verified = try await run("verify", path("out"))
+    #expect(verified.code == 0)
+    let unpacked = try await run("unpack", path("out"), "-o", path("dense"))
+    #expect(unpacked.code == 0)
+    let again = try await run(path("dense"), "-o", path("again"), "--method", "nf4", "--double-quantization", "--json")
+    #expect(try again.json["totals"]?["quantized_tensors"]?.integer == 21)
+  }
+
+  @Test func theDryRunWritesNothingAndKnowsEveryByte() async throws {
+    let planned = try await run(tiny, "-o", path("out"), "--method", "absmax", "--bits", "3", "--dry-run", "--json")
+    #expect(planned.code == 0)
+    #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path.string).isEmpty)
+    #expect(try await run(tiny, "-o", path("out"), "--method", "absmax", "--bits", "3").code == 0)
+    let names = try FileManager.default.contentsOfDirectory(atPath: path("out"))
+    let bytes = try names.reduce(0) { try $0 + Int(Stat(FilePath(path("out")).appending($1)).size) }
+    #expect(try planned.json["output_bytes"]?.integer == bytes)
+    for file in try #require(try planned.json["files"]?.array) {
+      let name = try #require(file["name"]?.string)
+      #expect(file["bytes"]?.integer == Int(try Stat(FilePath(path("out")).appending(name)).size))
+    }
+    let text = try await run(tiny, "-o", path("other"), "--dry-run")
+    #expect(text.output.contains("The output folder takes"))
+  }
+
+  @Test func jsonIsOneDocumentOnStandardOutput() async throws {
+    _ = try await run(tiny, "-o", path("out"))
+    for arguments in [
+      ["inspect", path("out"), "--json"], ["report", path("out"), "--against", tiny, "--json"],
+      ["inspect", path("out"), "--json", "--tensor", "model.layers.0.mlp.up_proj.weight", "--against", tiny],
+      ["verify", path("out"), "--json"], ["unpack", path("out"), "-o", path("dense"), "--json"],
+    ] {
+      let outcome = try await Self.run(arguments)
+      #expect(outcome.code == 0 && outcome.error.isEmpty, "\(arguments)")
+      #expect(try outcome.json.object != nil, "\(arguments)")
+    }
+  }
+
+  @Test func exitCodesAreThoseOfSysexits() async throws {
+    _ = try await run(tiny, "-o", path("out"))
+    try folder.write(Array("GGUF\u{3}\0\0\0\0\0\0\0\0".utf8), to: "model.gguf")
+    let cases: [(code: Int32, arguments: [String], message: String)] = [
+      (64, [tiny], "Missing expected argument '--output"),
+      (64, [tiny, "-o", path("x"), "--method", "gptq9"], "gptq9"),
+      (64, [tiny, "-o", path("x"), "--method", "nf4", "--bits", "3"], "nf4 has 4 bits, not 3"),
+      (64, [tiny, "-o", path("x"), "--group-size", "none"], "none"),
+      (64, [tiny, "-o", path("x"), "--threads", "0"], "from 1 to 1024"),
+      (64, [tiny, "-o", path("x"), "--override", "*: colour=red"], "colour=red"),
+      (64, [tiny, "-o", path("x"), "--exclude", "nothing.*"], "no tensor matches 'nothing.*'"),
+      (64, [tiny, "-o", tiny, "--overwrite"], "source and output are the same folder"),
+      (64, ["inspect", tiny, "--against", tiny], "--against needs --tensor"),
+      (65, [path("out"), "-o", path("x")], "is a packed checkpoint already"),
+      (65, ["report", tiny, "--against", tiny], "is not a folder written by convert-model"),
+      (65, ["inspect", tiny, "--tensor", "up_proj"], "did you mean"),
+      (65, [path("model.gguf"), "-o", path("x")], "not a safetensors file"),
+      (66, ["inspect", path("nowhere")], "no such file or folder"),
+      (66, [path("nowhere"), "-o", path("x")], "no such file or folder"),
+      (73, [tiny, "-o", path("out")], "exists already"),
+      (73, [tiny, "-o", "/proc/no/such"], "cannot be created"),
+    ]
+    for row in cases {
+      let outcome = try await Self.run(row.arguments)
+      #expect(outcome.code == row.code, "\(row.arguments): \(outcome.error)")
+      #expect(outcome.error.contains(row.message), "\(row.arguments): \(outcome.error)")
+      #expect(outcome.output.isEmpty)
+    }
+    #expect(!FileManager.default.fileExists(atPath: path("x")))
+  }
+
+  /// Each hand-made bad input: one clear line, exit code 65, no output left behind.
+  @Test func malformedInputsEndWithOneLine() async throws {
+    let cases = try #require(try Fixtures.json("malformed/cases.json").array)
+    for row in cases {
+      let name = try #require(row["path"]?.string)
+      let outcome = try await run(Fixtures.path("malformed").pushing(FilePath(name)).string, "-o", path("out"))
+      #expect(outcome.code == 65, "\(name): \(outcome.error)")
+      #expect(outcome.error.hasPrefix("convert-model: error: ") && outcome.error.split(separator: "\n").count == 1)
+      #expect(outcome.output.isEmpty)
+      #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path.string).isEmpty, "\(name)")
+    }
+  }
+
+  @Test func helpShowsExamplesAndExitCodes() async throws {
+    let help = try await run("--help")
+    #expect(help.code == 0)
+    for text in ["EXAMPLES", "EXIT CODES", "inspect", "report", "unpack", "verify", "130 interrupted"] {
+      #expect(help.output.contains(text))
+    }
+    for subcommand in ["convert", "inspect", "report", "unpack", "verify"] {
+      let help = try await run(subcommand, "--help")
+      #expect(help.code == 0 && help.output.contains("USAGE: convert-model \(subcommand)"), "\(subcommand)")
+    }
+    #expect(try await run("--version").output == "0.1.0\n")
+  }
+
+  /// A trained model of 5 M weights in four shards, as in the README.
+  @Test(.enabled(if: Fixtures.shared("models/stories5M") != nil, "needs ../shared/models/stories5M"))
+  func aTrainedModelCosts4Point127BitsPerWeight() async throws {
+    let source = try #require(Fixtures.shared("models/stories5M")).string
+    let outcome = try await run(source, "-o", path("out"), "--double-quantization", "--json")
+    let totals = try #require(try outcome.json["totals"])
+    #expect(abs((totals["bits_per_quantized_weight"]?.double ?? 0) - 4.127) < 5e-4)
+    #expect(abs((totals["relative_error"]?.double ?? 0) - 0.092) < 1e-3)
+  }
+}
