@@ -1,5 +1,6 @@
 # The two commands of the README do all of their set-up: `make demo` and `make test`.
 PREFIX ?= /usr/local
+TARGET = $(DESTDIR)$(PREFIX)
 SWIFT ?= swift
 PROGRAM := .build/release/convert-model
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
@@ -37,13 +38,22 @@ bench: build
 # One binary with the Swift libraries inside, completions for three shells, and the manual page.
 install: setup
 	$(SWIFT) build -c release --product convert-model --static-swift-stdlib --scratch-path .build/static
-	Packaging/install .build/static/release/convert-model "$(DESTDIR)$(PREFIX)"
+	$(SWIFT) package -c release plugin generate-manual
+	install -d "$(TARGET)/bin" "$(TARGET)/share/man/man1" "$(TARGET)/share/bash-completion/completions" \
+	  "$(TARGET)/share/zsh/site-functions" "$(TARGET)/share/fish/vendor_completions.d"
+	install -s -m 755 .build/static/release/convert-model "$(TARGET)/bin/convert-model"
+	install -m 644 .build/plugins/GenerateManual/outputs/ConvertModel/convert-model.1 "$(TARGET)/share/man/man1/"
+	"$(TARGET)/bin/convert-model" --generate-completion-script bash \
+	  > "$(TARGET)/share/bash-completion/completions/convert-model"
+	"$(TARGET)/bin/convert-model" --generate-completion-script zsh > "$(TARGET)/share/zsh/site-functions/_convert-model"
+	"$(TARGET)/bin/convert-model" --generate-completion-script fish \
+	  > "$(TARGET)/share/fish/vendor_completions.d/convert-model.fish"
 
 uninstall:
-	rm -f "$(DESTDIR)$(PREFIX)/bin/convert-model" "$(DESTDIR)$(PREFIX)"/share/man/man1/convert-model*.1 \
-	  "$(DESTDIR)$(PREFIX)/share/bash-completion/completions/convert-model" \
-	  "$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_convert-model" \
-	  "$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/convert-model.fish"
+	rm -f "$(TARGET)/bin/convert-model" "$(TARGET)/share/man/man1/convert-model.1" \
+	  "$(TARGET)/share/bash-completion/completions/convert-model" \
+	  "$(TARGET)/share/zsh/site-functions/_convert-model" \
+	  "$(TARGET)/share/fish/vendor_completions.d/convert-model.fish"
 
 clean:
 	rm -rf .build demo-output

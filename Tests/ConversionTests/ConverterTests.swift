@@ -1,8 +1,8 @@
-import OrderedCollections
 import Checkpoints
 import Conversion
 import Foundation
 import Kernels
+import OrderedCollections
 import Packing
 import Quantization
 import Reports
@@ -18,7 +18,8 @@ func convert(
   var recipe = Recipe()
   try change(&recipe)
   let checkpoint = try Checkpoint(source)
-  let nonFinite = recipe.nonFinite == .keep ? try NonFiniteScan(checkpoint, recipe: recipe).run(workers: 2) { _ in true } : []
+  let nonFinite =
+    recipe.nonFinite == .keep ? try NonFiniteScan(checkpoint, recipe: recipe).run(workers: 2) { _ in true } : []
   let plan = try Plan(converting: checkpoint, recipe: recipe, nonFinite: nonFinite)
   let folder = try OutputFolder(output, source: checkpoint.folder, overwrite: overwrite)
   try Converter(plan: plan, toolVersion: "test", workers: workers).run(into: folder) { $0.done < stopAt }

@@ -1,9 +1,9 @@
-import Reports
 import Checkpoints
 import Conversion
 import Foundation
 import Kernels
 import Quantization
+import Reports
 import SystemPackage
 import TestSupport
 import Testing

@@ -1,9 +1,9 @@
-import Reports
-import Quantization
 import Checkpoints
 import Conversion
 import Foundation
 import Kernels
+import Quantization
+import Reports
 import SystemPackage
 import TestSupport
 import Testing
@@ -84,7 +84,8 @@ import Testing
     #expect(whole.text.contains("model.gguf"))
     // Tensors packed by other programs are listed as they are stored.
     let path = folder.appending("model.safetensors")
-    try SampleTensor.write([SampleTensor("q.qweight", [4, 4], type: .i32, bytes: [UInt8](repeating: 0, count: 64))], to: path)
+    try SampleTensor.write(
+      [SampleTensor("q.qweight", [4, 4], type: .i32, bytes: [UInt8](repeating: 0, count: 64))], to: path)
     #expect(try Inspector(path).inspection().tensors.map(\.format) == ["I32"])
   }
 }
