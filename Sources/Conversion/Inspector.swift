@@ -65,7 +65,7 @@ package struct Inspector: Sendable {
 
   private func packedInspection(_ packed: PackedCheckpoint) throws -> Inspection {
     let manifest = packed.manifest
-    let tensors = manifest.records.map { Self.tensor($0) }
+    let tensors = manifest.records.map { Self.tensor($0) }.sorted { $0.name.naturallyPrecedes($1.name) }
     let codebooks = manifest.codebooks.map {
       Inspection.Tensor(
         name: $0.tensor, shape: [$0.byteCount / 4], format: "F32", role: "codebook", elementCount: 0,
@@ -85,7 +85,8 @@ package struct Inspector: Sendable {
     return Inspection(
       path: path.string, kind: kind ?? "safetensors",
       modelType: checkpoint.configuration?["model_type"]?.string, files: try files(beside: checkpoint.files),
-      tensors: checkpoint.tensors.map { Self.tensor($0.entry) }, sourceByteCount: nil)
+      tensors: checkpoint.tensors.map { Self.tensor($0.entry) }.sorted { $0.name.naturallyPrecedes($1.name) },
+      sourceByteCount: nil)
   }
 
   private static func tensor(_ record: PackedManifest.Record) -> Inspection.Tensor {

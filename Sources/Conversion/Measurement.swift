@@ -91,7 +91,8 @@ package struct Measurement: Sendable {
     let reports = zip(jobs, findings).map { job, findings in
       Self.report(job, findings.value.withLock { $0.compactMap { $0 } })
     }
-    return try modelReport(reports, coverage: isWhole ? .all : .oneTileIn(step))
+    return try modelReport(
+      reports.sorted { $0.name.naturallyPrecedes($1.name) }, coverage: isWhole ? .all : .oneTileIn(step))
   }
 
   private static func parts(of record: PackedManifest.Record, step: Int) -> [Range<Int>] {

@@ -16,7 +16,7 @@ extension PlanSummary {
         return Tensor(
           name: entry.name, shape: entry.shape, type: entry.type, scheme: scheme, reason: reason,
           sourceByteCount: tensor.sourceByteCount, storedByteCount: tensor.storedByteCount)
-      },
+      }.sorted { $0.name.naturallyPrecedes($1.name) },
       files: plan.files.map { ($0.name, $0.layout.fileSize) }, copiedFiles: plan.sideFiles.copied.map(\.name),
       leftFiles: plan.sideFiles.left, outputByteCount: plan.outputByteCount(toolVersion: toolVersion))
   }

@@ -9,16 +9,20 @@ struct Convert: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Convert a checkpoint (the default: `convert` may be left out).",
     discussion: """
-      Reads SOURCE tensor by tensor, quantizes the weights of its linear layers, and writes a packed folder with the
-      tokenizer and the other files beside. Embeddings, the output head, norms, biases and routers are kept bit for
+      Reads SOURCE tensor by tensor, quantizes the weights of its linear layers, and writes a packed folder with the \
+      tokenizer and the other files beside. Embeddings, the output head, norms, biases and routers are kept bit for \
       bit; --include quantizes what a pattern matches as well. The folder appears complete or not at all.
 
       EXAMPLES
-        convert-model SOURCE -o OUT                          4-bit NormalFloat, blocks of 64
-        convert-model SOURCE -o OUT --method nf4 --double-quantization
-        convert-model SOURCE -o OUT --method absmax          8 bits, a scale per row
-        convert-model SOURCE -o OUT --method zero-point --bits 3 --group-size 64 --scale-search mse
-        convert-model SOURCE -o OUT --include lm_head.weight --override '*.down_proj.weight: method=absmax, bits=8'
+        4-bit NormalFloat in blocks of 64, scales in 8 bits:
+          convert-model SOURCE -o OUT --double-quantization
+        8 bits, a scale per row:
+          convert-model SOURCE -o OUT --method absmax
+        3 bits, clipped ranges:
+          convert-model SOURCE -o OUT -m zero-point -b 3 --scale-search mse
+        The output head too, and one kind of layer in 8 bits:
+          convert-model SOURCE -o OUT --include lm_head.weight \\
+            --override '*.down_proj.weight: method=absmax, bits=8'
       """)
 
   @Argument(help: "A model folder, a .safetensors file, or a model.safetensors.index.json.")
@@ -44,6 +48,7 @@ struct Convert: ParsableCommand {
       let checkpoint = try Checkpoint(FilePath(source))
       let interruption = Interruption()
       let display = ProgressDisplay(verb: "Converting")
+      defer { display.finish() }
       let nonFinite =
         recipe.nonFinite == .keep
         ? try NonFiniteScan(checkpoint, recipe: recipe).run(workers: running.workers) { _ in !interruption.isRequested }

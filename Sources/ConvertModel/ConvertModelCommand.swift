@@ -4,7 +4,11 @@ import ArgumentParser
 struct ConvertModelCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "convert-model",
-    abstract: "Turns a safetensors checkpoint into a packed, quantized one, on any CPU.",
+    abstract: "Turns a safetensors checkpoint into a packed, quantized one.",
+    usage: """
+      convert-model <source> --output <output> [<options>]
+      convert-model <subcommand>
+      """,
     discussion: """
       EXAMPLES
         Quantize a model to 4-bit NormalFloat:
@@ -19,8 +23,13 @@ struct ConvertModelCommand: ParsableCommand {
           convert-model unpack Llama-3.2-1B-nf4 -o dense
 
       EXIT CODES
-        0 success · 64 wrong usage · 65 malformed or unsuitable input · 66 input not found
-        73 output cannot be created · 74 reading or writing failed · 130 interrupted
+         0  success
+        64  wrong usage
+        65  malformed or unsuitable input
+        66  input not found
+        73  output cannot be created
+        74  reading or writing failed
+       130  interrupted
       """,
     version: toolVersion,
     subcommands: [Convert.self, Inspect.self, Report.self, Unpack.self, Verify.self],

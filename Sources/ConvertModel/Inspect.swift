@@ -12,7 +12,7 @@ struct Inspect: ParsableCommand {
 
       EXAMPLES
         convert-model inspect MODEL
-        convert-model inspect OUT --tensor model.layers.0.mlp.down_proj.weight --against SOURCE
+        convert-model inspect OUT --tensor NAME --against SOURCE
       """)
 
   @Argument(help: "A folder or a file.")

@@ -8,8 +8,8 @@ struct Report: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Measure what a packed checkpoint lost, from the bytes on disk.",
     discussion: """
-      Decodes every tensor of OUT and compares it with SOURCE: relative error, SQNR, cosine, the largest error and where
-      it is, sizes, bits per weight. Kept tensors are compared byte for byte; exit code 65 if one differs.
+      Decodes every tensor of OUT and compares it with SOURCE: relative error, SQNR, cosine, the largest error and \
+      where it is, sizes, bits per weight. Kept tensors are compared byte for byte; exit code 65 if one differs.
 
       EXAMPLES
         convert-model report OUT --against SOURCE
@@ -28,6 +28,7 @@ struct Report: ParsableCommand {
     try reportingErrors {
       let interruption = Interruption()
       let display = ProgressDisplay(verb: "Comparing")
+      defer { display.finish() }
       let source = try Checkpoint(FilePath(against))
       let report = try Measurement(packed: FilePath(path), source: source)
         .run(sampling: .all, workers: running.workers) { progress in

@@ -29,6 +29,7 @@ struct Unpack: ParsableCommand {
     try reportingErrors {
       let interruption = Interruption()
       let display = ProgressDisplay(verb: "Unpacking")
+      defer { display.finish() }
       let unpacker = try Unpacker(FilePath(path), workers: running.workers)
       let folder = try OutputFolder(FilePath(output), source: unpacker.folder, overwrite: overwrite)
       let written = try unpacker.run(into: folder) { progress in

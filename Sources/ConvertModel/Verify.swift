@@ -17,6 +17,7 @@ struct Verify: ParsableCommand {
     try reportingErrors {
       let interruption = Interruption()
       let display = ProgressDisplay(verb: "Verifying")
+      defer { display.finish() }
       let result = try Verification(FilePath(path), workers: running.workers).run { progress in
         display.show(progress)
         return !interruption.isRequested

@@ -17,7 +17,9 @@ struct HalfQuadratic {
   var norm: Float = 0.7
   var penalty: Float = 10
   var growth: Float = 1.01
-  var iterations = 20
+  var iterations = 100
+  /// Rounds without progress after which a group is settled.
+  var patience = 20
 
   func range(of values: Span<Float>) -> AffineRange {
     var best = initialRange(of: values)
@@ -34,7 +36,7 @@ struct HalfQuadratic {
         settled = 0
       } else {
         settled += 1
-        if settled == 3 { break }
+        if settled == patience { break }
       }
       current.zeroPoint = rounded(Float(step.zeroPointSum / Double(values.count)), to: scaleType)
       penalty *= growth

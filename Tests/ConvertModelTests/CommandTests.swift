@@ -128,7 +128,7 @@ import Testing
   @Test func helpShowsExamplesAndExitCodes() async throws {
     let help = try await run("--help")
     #expect(help.code == 0)
-    for text in ["EXAMPLES", "EXIT CODES", "inspect", "report", "unpack", "verify", "130 interrupted"] {
+    for text in ["EXAMPLES", "EXIT CODES", "inspect", "report", "unpack", "verify", "130  interrupted"] {
       #expect(help.output.contains(text))
     }
     for subcommand in ["convert", "inspect", "report", "unpack", "verify"] {
