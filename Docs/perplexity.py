@@ -2,9 +2,9 @@
 
 usage: perplexity.py MODEL TEXT [--reference MODEL] [--window 256] [--tokens 32768]      (needs transformers and torch)
 
-The text is tokenized without special tokens, cut to `--tokens`, and split into windows side by side; what is left over is
-dropped. Each window is run alone, in float32 on the CPU; its first token is not predicted. Prints one line of JSON: KL is in nats
-per predicted token, top1 the share of positions with the same best token.
+The text is tokenized without special tokens, cut to `--tokens`, and split into windows side by side; what is left over
+is dropped. Each window is run alone, in float32 on the CPU; its first token is not predicted. Prints one line of JSON:
+KL is in nats per predicted token, top1 the share of positions with the same best token.
 """
 import argparse
 import json
