@@ -44,7 +44,7 @@ let package = Package(
     .target(
       name: "Reports",
       dependencies: [
-        "Checkpoints", "Kernels", "Packing", "Quantization",
+        "Checkpoints", "Kernels", "Quantization",
         .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "TextTable", package: "TextTable"),
       ],

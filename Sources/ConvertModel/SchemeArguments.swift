@@ -65,7 +65,7 @@ struct ChoiceArguments: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Quantize matching tensors differently: 'PATTERN: bits=8, group-size=row'. May be repeated; the last match counts.",
+      "Quantize matching tensors differently: 'PATTERN: method=absmax, bits=8'. May be repeated; the last match counts.",
       discussion: "Keys: method, bits, group-size, scale-type, scale-search, double-quantization.",
       valueName: "pattern: key=value, …"))
   var override: [Recipe.Override] = []

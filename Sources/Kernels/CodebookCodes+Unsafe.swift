@@ -55,7 +55,7 @@ package struct Codebook: Hashable, Sendable {
 
   /// Writes the code of `value / scale` for each value of a group, from position `start` on; the quotient is `value · (1 / scale)` in float32.
   ///
-  /// With a scale of zero every value takes the code nearest to zero. `code(nearest:)` is the plain twin.
+  /// Scales below 1e-38 count as 1e-38, as in bitsandbytes; the codes of a scale of zero all decode to zero. `code(nearest:)` is the plain twin.
   /// - Precondition: the codes fit, values are finite.
   package func encode(
     _ values: Span<Float>, scale: Float, into output: inout MutableSpan<UInt8>, at start: Int = 0

@@ -4,7 +4,8 @@ import Kernels
 /// 256 scales become 8-bit codes of a dynamic data type with one float32 scale per block.
 ///
 /// Codes equal bitsandbytes' on CPU, which first rounds the quotient to a grid of 65,536 positions in −1…1 and takes the
-/// level nearest to that. A block of equal scales has codes and block scale zero.
+/// level nearest to that. A block whose scales all equal the mean has codes and
+/// block scale zero. Reconstructed scales may be a little below zero where the exact ones are far below the mean.
 package enum DoubleQuantization {
   package static let blockSize = 256
 
@@ -38,7 +39,8 @@ package enum DoubleQuantization {
   /// Codes and block scales of some scales, which begin on a block boundary.
   /// - Parameters:
   ///   - scales: the exact scales; replaced by what a reader will reconstruct.
-  ///   - offset: the mean of all scales of the tensor.
+  ///   - offset: the mean of the largest magnitudes of all blocks of the tensor: of the scales themselves, unless a
+  ///     search has shrunk them.
   static func quantize(
     _ scales: inout [Float], offset: Float, codes: inout [UInt8], blockScales: inout [Float]
   ) {

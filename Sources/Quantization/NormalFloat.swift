@@ -1,7 +1,7 @@
 /// NF4, the 4-bit NormalFloat of QLoRA (arXiv 2305.14314, section 3 and appendix E).
 ///
-/// Its 16 levels are averages of neighbouring quantiles of the standard normal distribution, eight steps below zero
-/// and seven above, scaled to −1…1; zero is a level of its own. The tests derive them again from the normal quantiles.
+/// Its 16 levels are quantiles of the standard normal distribution at evenly spaced probabilities, seven below zero and
+/// eight above, scaled to −1…1; zero is a level of its own. The tests derive them again.
 package enum NormalFloat {
   /// The published values, exact in float32.
   package static let levels: [Float] = [

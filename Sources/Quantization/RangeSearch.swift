@@ -4,7 +4,8 @@ import Kernels
 ///
 /// The range is shrunk in steps of one percent, each candidate's scale rounded as stored and its error summed over the
 /// group; then the scale is fitted to the codes by least squares, s = Σ w·(q−z) / Σ (q−z)², codes and scale in turn, as
-/// long as the error falls. The unclipped range is the first candidate, so that the result is never worse than it.
+/// long as the error falls. The unclipped range is the first candidate, so that the result is never worse than it. A scale
+/// for a whole tensor is searched in one pass over it, without the fit.
 package enum RangeSearch {
   /// Shares of the full range that are tried.
   package static let shares: [Double] = (0..<70).map { 1 - 0.01 * Double($0) }

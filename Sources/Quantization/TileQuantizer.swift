@@ -4,7 +4,7 @@ import Kernels
 package struct TensorFacts: Hashable, Sendable {
   /// The one range of a tensor that shares one scale.
   package fileprivate(set) var range: AffineRange?
-  /// The mean of all scales, for double quantization.
+  /// The mean of the largest magnitudes of all blocks, for double quantization.
   package fileprivate(set) var scaleMean: Float?
   fileprivate var smallest: Float = 0
   fileprivate var largest: Float = 0
@@ -18,7 +18,7 @@ package enum TensorScan: Hashable, Sendable {
   case extrema
   /// Squared errors of the candidate ranges, for a scale per tensor found by search.
   case search
-  /// The sum of all scales, for double quantization.
+  /// The sum of the largest magnitudes of all blocks, for double quantization.
   case scaleSum
 
   package enum Finding: Hashable, Sendable {
