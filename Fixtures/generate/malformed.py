@@ -267,6 +267,8 @@ def folders():
     indexed("index-sub-folder", "a shard in a sub-folder", "sub/dir.safetensors", renamed("sub/dir.safetensors"),
             {SHARDS[0]: both[SHARDS[0]], "sub/dir.safetensors": both[SHARDS[1]]})
     indexed("index-backslash-path", "a shard named with a backslash", "outside.safetensors", renamed("..\\outside.safetensors"))
+    indexed("index-hidden-slash", "a path whose slash carries a combining accent", "plain", renamed("../\u0301outside.safetensors"))
+    indexed("index-other-ending", "a shard that is not named .safetensors", "plain", renamed("outside.bin"))
     indexed("index-wrong-shard", "a tensor of the second shard is said to be in the first", second, MAP | {second: SHARDS[0]})
     indexed("index-swapped", "the index has the two shards the wrong way round", "shard",
             {name: SHARDS[1 - SHARDS.index(place)] for name, place in MAP.items()})

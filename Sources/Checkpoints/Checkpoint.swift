@@ -120,8 +120,8 @@ package struct Checkpoint: Sendable {
       guard let name = value.string else {
         throw CheckpointError(file: path.string, tensor: tensor, .field("weight_map", expected: "a shard's name"))
       }
-      let isPlain =
-        !name.isEmpty && name != "." && name != ".." && !name.contains { $0 == "/" || $0 == "\\" || $0 == "\0" }
+      // By bytes: a combining mark after a slash would hide it from a comparison of characters.
+      let isPlain = name.hasSuffix(".safetensors") && !name.utf8.contains { "/\\\0".utf8.contains($0) }
       guard isPlain else { throw CheckpointError(file: path.string, tensor: tensor, .unsafeShardName(name)) }
       shards[name, default: []].append(tensor)
     }

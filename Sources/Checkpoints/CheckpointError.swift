@@ -107,7 +107,8 @@ package struct CheckpointError: Error, Hashable, CustomStringConvertible {
     case .noWeightMap: "the index has no 'weight_map' object"
     case .emptyWeightMap: "the 'weight_map' of the index is empty"
     case .unsafeShardName(let name):
-      "the index names the shard '\(name.printable)'; a shard must be a plain file name in the folder of the index"
+      "the index names the shard '\(name.printable)'; a shard must be a plain .safetensors file name in the"
+        + " folder of the index"
     case .missingShard(let name):
       "the index names the shard '\(name.printable)', which is missing. Fetch it, and try again"
     case .notInShard(let shard):

@@ -90,29 +90,31 @@ package struct SafetensorsHeader: Hashable, Sendable {
     guard let offsets = unsignedList(fields["data_offsets"]), offsets.count == 2 else {
       throw fault(.field("data_offsets", expected: "two integers from 0 to 2^64 - 1"))
     }
-    // Multiplied from the left, so that a zero after an overflow does not hide it.
-    var count: UInt64 = 1
-    for size in shape {
-      let (product, overflow) = count.multipliedReportingOverflow(by: size)
-      if overflow { throw fault(.shapeOverflow(shape)) }
-      count = product
-    }
-    let (bits, overflow) = count.multipliedReportingOverflow(by: UInt64(type.bitWidth))
-    guard !overflow, bits <= UInt64(Int.max), shape.allSatisfy({ $0 <= UInt64(Int.max) }) else {
-      throw fault(.shapeOverflow(shape))
-    }
-    guard bits % 8 == 0 else { throw fault(.partialByte(bits: Int(bits))) }
+    guard let bits = bitCount(shape, type) else { throw fault(.shapeOverflow(shape)) }
+    guard bits % 8 == 0 else { throw fault(.partialByte(bits: bits)) }
     // Limits keep every later sum of offsets within range; no file is that large.
     guard let begin = Int(exactly: offsets[0]), let end = Int(exactly: offsets[1]), max(begin, end) < 1 << 62 else {
       throw fault(.field("data_offsets", expected: "offsets within the file (2^62 at most)"))
     }
     guard begin <= end else { throw fault(.reversedOffsets(begin: begin, end: end)) }
-    guard end - begin == Int(bits / 8) else {
+    guard end - begin == bits / 8 else {
       let shape = shape.map { Int($0) }
-      throw fault(.sizeMismatch(type: typeName, shape: shape, expected: Int(bits / 8), found: end - begin))
+      throw fault(.sizeMismatch(type: typeName, shape: shape, expected: bits / 8, found: end - begin))
     }
     return TensorEntry(
       name: name, type: type, shape: shape.map { Int($0) }, bytes: (dataStart + begin)..<(dataStart + end))
+  }
+
+  /// Bits of a tensor; nil where the product of its sizes, taken without zeros so that none hides an overflow, is beyond
+  /// what any file can hold. What passes can be multiplied in any order.
+  private static func bitCount(_ shape: [UInt64], _ type: ElementType) -> Int? {
+    var bits = UInt64(type.bitWidth)
+    for size in shape {
+      let (product, overflow) = bits.multipliedReportingOverflow(by: max(size, 1))
+      guard !overflow, product < 1 << 60 else { return nil }
+      bits = product
+    }
+    return shape.contains(0) ? 0 : Int(bits)
   }
 
   private static func unsignedList(_ value: JSONValue?) -> [UInt64]? {

@@ -138,9 +138,11 @@ package struct Inspector: Sendable {
       guard let found = source[name] else { throw missing(name, among: source.tensors.map(\.name), in: source.folder) }
       original = found
     }
+    if let original { try Self.requireReadable(original.entry.type, name, in: original.file.path) }
     switch contents {
     case .packed(let packed):
       guard let record = packed[name] else { throw missing(name, among: packed.manifest.records.map(\.name), in: path) }
+      try Self.requireReadable(record.type, name, in: path)
       var survey = TensorSurvey(Self.tensor(record), encoding: record.encoding, shape: record.shape)
       var workspace = PackedCheckpoint.Workspace()
       try survey.run(type: record.type, original: original) { elements, values in
@@ -150,9 +152,7 @@ package struct Inspector: Sendable {
       return survey.result()
     case .plain(let checkpoint):
       guard let tensor = checkpoint[name] else { throw missing(name, among: checkpoint.tensors.map(\.name), in: path) }
-      guard tensor.entry.type != .c64 else {
-        throw CheckpointError(file: tensor.file.path.string, tensor: name, .unreadableType(.c64))
-      }
+      try Self.requireReadable(tensor.entry.type, name, in: tensor.file.path)
       var survey = TensorSurvey(Self.tensor(tensor.entry), encoding: nil, shape: tensor.entry.shape)
       var bytes: [UInt8] = []
       try survey.run(type: tensor.entry.type, original: original) { elements, values in
@@ -162,6 +162,13 @@ package struct Inspector: Sendable {
       return survey.result()
     case .unknown: throw missing(name, among: [], in: path)
     }
+  }
+
+  /// Complex numbers are listed and kept, but not looked into.
+  private static func requireReadable(
+    _ type: ElementType, _ name: String, in path: FilePath
+  ) throws(CheckpointError) {
+    if type == .c64 { throw CheckpointError(file: path.string, tensor: name, .unreadableType(type)) }
   }
 
   private func missing(_ name: String, among names: [String], in path: FilePath) -> ConversionError {

@@ -31,9 +31,11 @@ package final class OutputFolder: Sendable {
       if Self.resolved(source).starts(with: Self.resolved(trimmed)) { throw .outputIsSource(path.string) }
     }
     let parent = trimmed.removingLastComponent()
-    work = parent.appending(".\(name.string).partial-\(ProcessInfo.processInfo.processIdentifier)")
+    // A name of its own: one left by a killed process must not lend its files to this output.
+    work = parent.appending(".\(name.string).partial-\(UUID().uuidString.prefix(8))")
     do {
-      try manager.createDirectory(atPath: work.string, withIntermediateDirectories: true)
+      if !parent.isEmpty { try manager.createDirectory(atPath: parent.string, withIntermediateDirectories: true) }
+      try manager.createDirectory(atPath: work.string, withIntermediateDirectories: false)
     } catch {
       throw .cannotCreate(path.string, Self.explanation(error))
     }
@@ -86,8 +88,13 @@ package final class OutputFolder: Sendable {
     do {
       let replaces = manager.fileExists(atPath: path.string)
       if replaces { try manager.moveItem(atPath: path.string, toPath: old.string) }
-      try manager.moveItem(atPath: work.string, toPath: path.string)
-      if replaces { try manager.removeItem(atPath: old.string) }
+      do {
+        try manager.moveItem(atPath: work.string, toPath: path.string)
+      } catch {
+        if replaces { try? manager.moveItem(atPath: old.string, toPath: path.string) }
+        throw error
+      }
+      if replaces { try? manager.removeItem(atPath: old.string) }
     } catch {
       throw .writeFailed(path.string, Self.explanation(error))
     }

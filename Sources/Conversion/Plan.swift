@@ -69,7 +69,7 @@ package struct Plan: Sendable {
     self.recipe = recipe
     self.tensors = tensors
     codebooks = Array(books)
-    sideFiles = try SideFiles(of: source.folder)
+    sideFiles = try SideFiles(of: source)
     try Self.requireDistinctNames(tensors, codebooks: codebooks)
     files = Self.files(for: source, tensors: tensors, codebooks: codebooks)
   }

@@ -1,6 +1,7 @@
 import Algorithms
 import Dispatch
 import Kernels
+import Synchronization
 
 /// Work on many tensors at once: each passes through stages, each stage is cut into tiles.
 ///
@@ -98,13 +99,21 @@ package struct Schedule: Sendable {
         return group
       }
     }
+    let failed = Mutex<Set<Int>>([])
     // Items are taken in order and always leave their group, so whatever is waited for has been begun and will end.
     try runParallel(count: count, workers: workers, makeState: makeState) { position, state in
       let item = item(at: position)
       let groups = stages[item.tensor]
       for earlier in 0..<item.stage { groups[earlier].wait() }
       defer { groups[item.stage].leave() }
-      try body(item, &state)
+      // What an earlier stage was to find is missing where it failed; its error is the one that counts.
+      guard item.stage == 0 || !failed.withLock({ $0.contains(item.tensor) }) else { return }
+      do {
+        try body(item, &state)
+      } catch {
+        failed.withLock { _ = $0.insert(item.tensor) }
+        throw error
+      }
     }
   }
 }

@@ -29,8 +29,9 @@ package struct SideFiles: Sendable {
   /// `config.json` is written anew, not copied.
   static let configuration = "config.json"
 
-  package init(of folder: FilePath) throws(CheckpointError) {
-    self.folder = folder
+  package init(of checkpoint: Checkpoint) throws(CheckpointError) {
+    folder = checkpoint.folder
+    let opened = Set(checkpoint.files.compactMap { $0.path.lastComponent?.string })
     let names: [String]
     do {
       names = try FileManager.default.contentsOfDirectory(atPath: folder.string).sorted()
@@ -44,7 +45,7 @@ package struct SideFiles: Sendable {
         left.append((name, "cannot be read"))
         continue
       }
-      if Self.weightEndings.contains(where: { name.hasSuffix($0) }) {
+      if opened.contains(name) || Self.weightEndings.contains(where: { name.hasSuffix($0) }) {
         left.append((name, "weights"))
       } else if Self.staleNames.contains(name) {
         left.append((name, "describes another quantization"))

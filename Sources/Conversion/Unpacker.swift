@@ -52,9 +52,6 @@ package struct Unpacker: Sendable {
       let specification = TensorSpecification(name: record.name, type: record.type, shape: record.shape)
       byFile[record.file, default: []].append(specification)
     }
-    for name in byFile.keys where name.contains("/") || name.hasPrefix(".") || !name.hasSuffix(".safetensors") {
-      throw CheckpointError(file: folder.appending(PackedManifest.fileName).string, .unsafeShardName(name))
-    }
     let layouts = byFile.elements.map { ($0.key, SafetensorsLayout($0.value, metadata: ["format": "pt"])) }
     let needed = layouts.reduce(0) { $0 + $1.1.fileSize }
     if let free = output.freeBytes, free < needed {
@@ -79,7 +76,7 @@ package struct Unpacker: Sendable {
         try progress.add(try write(record, part, to: target, &buffers))
       }
     }
-    try SideFiles(of: folder).copy(to: output.work)
+    try SideFiles(of: packed.checkpoint).copy(to: output.work)
     if let configuration = packed.checkpoint.configuration {
       try output.write(fileBytes(Self.restored(configuration)), to: SideFiles.configuration)
     }

@@ -39,11 +39,20 @@ package struct PackedCheckpoint: Sendable {
     for member in manifest.codebooks {
       guard let book = NamedCodebook.allCases.first(where: { PackedFormat.specification(of: $0).name == member.tensor })
       else { throw CheckpointError(file: file, tensor: member.tensor, .field("codebooks", expected: "known names")) }
-      let tensor = try Self.find(PackedFormat.specification(of: book), in: checkpoint, file: file)
-      codebooks[book] = try Self.levels(tensor)
-      claimed.insert(member.tensor)
+      let specification = PackedFormat.specification(of: book)
+      guard member.role == .data, member.byteCount == specification.byteCount, claimed.insert(member.tensor).inserted
+      else {
+        throw CheckpointError(
+          file: file, tensor: member.tensor,
+          .field("codebooks", expected: "each once, with role 'data' and \(specification.byteCount) bytes"))
+      }
+      codebooks[book] = try Self.levels(try Self.find(specification, in: checkpoint, file: file))
     }
+    let names = Set(present.map(\.name))
     for record in manifest.records {
+      guard names.contains(record.file) else {
+        throw CheckpointError(file: file, tensor: record.name, .field("file", expected: "one of 'files'"))
+      }
       let expected: [PackedFormat.Member]
       if let encoding = record.encoding {
         expected = PackedFormat.members(of: record.name, shape: record.shape, encoding: encoding)

@@ -208,6 +208,9 @@ extension WeightEncoding {
 private struct ManifestReader {
   let file: String
 
+  /// Sizes that some file can have, and whose sums do not overflow.
+  private static let sizes = 0..<(1 << 48)
+
   func fault(_ field: String, _ expected: String, tensor: String? = nil) -> CheckpointError {
     CheckpointError(file: file, tensor: tensor, .field(field, expected: expected))
   }
@@ -216,7 +219,7 @@ private struct ManifestReader {
     guard let items = value?.array else { throw fault(field, "a list") }
     var files: [PackedManifest.File] = []
     for item in items {
-      guard let name = item["name"]?.string, let bytes = item["bytes"]?.integer, bytes >= 0 else {
+      guard let name = item["name"]?.string, let bytes = item["bytes"]?.integer, Self.sizes.contains(bytes) else {
         throw fault(field, "a list of objects with 'name' and 'bytes'")
       }
       files.append(PackedManifest.File(name: name, byteCount: bytes))
@@ -229,7 +232,7 @@ private struct ManifestReader {
       let known = PackedFormat.Role.allCases.map(\.rawValue).joined(separator: ", ")
       throw fault("role", "one of \(known)", tensor: tensor)
     }
-    guard let name = value["tensor"]?.string, let bytes = value["bytes"]?.integer, bytes >= 0,
+    guard let name = value["tensor"]?.string, let bytes = value["bytes"]?.integer, Self.sizes.contains(bytes),
       let hash = value["sha256"]?.string
     else { throw fault("members", "objects with 'role', 'tensor', 'bytes' and 'sha256'", tensor: tensor) }
     return PackedManifest.StoredMember(role: role, tensor: name, byteCount: bytes, sha256: hash)
@@ -243,7 +246,9 @@ private struct ManifestReader {
       throw fault("shape", "a list of sizes that some file can hold", tensor: name)
     }
     guard let output = value["file"]?.string else { throw fault("file", "a file name", tensor: name) }
-    guard let items = value["members"]?.array else { throw fault("members", "a list", tensor: name) }
+    guard let items = value["members"]?.array, items.count <= PackedFormat.Role.allCases.count else {
+      throw fault("members", "a list with each role once", tensor: name)
+    }
     var members: [PackedManifest.StoredMember] = []
     for item in items { members.append(try member(item, tensor: name)) }
     let fate: PackedManifest.Fate
@@ -313,8 +318,10 @@ private struct ManifestReader {
     case "F16": scales = .plain(.f16)
     case "BF16": scales = .plain(.bf16)
     case "nested":
-      guard let size = value?["scale_block_size"]?.integer, size > 0, size <= 1 << 20 else {
-        throw fault("scale_block_size", "a positive number", tensor: tensor)
+      guard let size = value?["scale_block_size"]?.integer, size > 0, size <= 1 << 20,
+        size % 8 == 0
+      else {
+        throw fault("scale_block_size", "a positive multiple of 8", tensor: tensor)
       }
       scales = .nested(blockSize: size)
     default: throw fault("scales", "'F32', 'F16', 'BF16' or 'nested'", tensor: tensor)

@@ -40,6 +40,12 @@ import Testing
       #"{"w":{"dtype":"F32","shape":[9223372036854775808,9223372036854775808,0],"data_offsets":[0,0]}}"#, 0,
       .shapeOverflow([1 << 63, 1 << 63, 0]), "w"
     ),
+    Defect(
+      #"{"w":{"dtype":"F32","shape":[4611686018427387904,2,0],"data_offsets":[0,0]}}"#, 0,
+      .shapeOverflow([1 << 62, 2, 0]), "w"),
+    Defect(
+      #"{"w":{"dtype":"F32","shape":[2305843009213693952,0],"data_offsets":[0,0]}}"#, 0,
+      .shapeOverflow([1 << 61, 0]), "w"),
     Defect(#"{"w":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}}"#, 2, .partialByte(bits: 12), "w"),
     Defect(
       #"{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#, 4,

@@ -51,6 +51,31 @@ import Testing
     #expect(report.altered.isEmpty)
   }
 
+  /// A stage whose predecessor failed must not begin: it once did, on another thread, and trapped.
+  @Test func aFailingScanEndsWithItsErrorOnAnyNumberOfThreads() throws {
+    var values = [Float](repeating: 0.5, count: 512 * 512)
+    values[512 * 512 - 1] = .nan
+    let source = try model("late", [SampleTensor("a.weight", [512, 512], values)])
+    let file = source.appending("model.safetensors").string
+    for workers in [1, 2, 4, 8, 8, 8] {
+      try expect(.notFinite(file: file, tensor: "a.weight", index: [511, 511], value: "nan")) {
+        _ = try convert(source, to: folder.appending("out"), workers: workers) {
+          $0.options.method = .absmax
+          $0.options.granularity = .tensor
+        }
+      }
+    }
+  }
+
+  @Test func aWeightFileOfAnyNameIsNotCopiedBesideItsPackedForm() throws {
+    let source = try model("named", [SampleTensor("a.weight", [2, 4], [Float](repeating: 1, count: 8))])
+    let file = source.appending("weights.st")
+    try FileManager.default.moveItem(
+      atPath: source.appending("model.safetensors").string, toPath: file.string)
+    _ = try convert(file, to: folder.appending("out")) { $0.options.method = .absmax }
+    #expect(try Set(contents(folder.appending("out")).keys) == ["model.safetensors", "quantization_manifest.json"])
+  }
+
   @Test func aScaleBeyondItsTypeNamesTheTypeThatWouldDo() throws {
     let source = try model("huge", [SampleTensor("a.weight", [1, 4], [1e9, 1, 2, 3])])
     let file = source.appending("model.safetensors").string

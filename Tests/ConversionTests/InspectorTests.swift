@@ -74,6 +74,19 @@ import Testing
     #expect(found.text.contains("Largest errors") && found.text.contains("█"))
   }
 
+  @Test func complexNumbersAreListedButNotLookedInto() throws {
+    let folder = try TemporaryFolder()
+    let path = folder.appending("m.safetensors")
+    let complex = SampleTensor("c", [2], type: .c64, bytes: [UInt8](repeating: 0, count: 16))
+    try SampleTensor.write([complex, SampleTensor("w.weight", [1, 4], [1, 2, 3, 4])], to: path)
+    _ = try convert(path, to: folder.appending("out")) { $0.options.method = .absmax }
+    for place in [path, folder.appending("out")] {
+      #expect(try Inspector(place).inspection().tensors.contains { $0.name == "c" })
+      let error = #expect(throws: CheckpointError.self) { try Inspector(place).tensor("c", against: nil) }
+      #expect(error?.reason == .unreadableType(.c64))
+    }
+  }
+
   @Test func whatIsNotKnownIsStillListed() throws {
     let folder = try TemporaryFolder()
     try folder.write(Array("GGUF1234".utf8), to: "model.gguf")

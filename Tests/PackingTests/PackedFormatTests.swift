@@ -122,6 +122,13 @@ private struct Change {
       Change(#""sharing":"group","group_size":48"#, #""sharing":"group","group_size":30"#),
       Change(#""scales":"nested""#, #""scales":"F32""#),
       Change(#""scale_block_size":256"#, #""scale_block_size":0"#),
+      Change(#""scale_block_size":256"#, #""scale_block_size":252"#),
+      Change(
+        #""role":"data","tensor":"codebook.nf4","bytes":64"#,
+        #""role":"data","tensor":"codebook.nf4","bytes":9223372036854775807"#),
+      Change(#""role":"data","tensor":"codebook.nf4""#, #""role":"codes","tensor":"codebook.nf4""#),
+      Change(#"codes","bytes":"#, #"codes","bytes":92233720368547"#),
+      Change(#""file":"model.safetensors""#, #""file":"../model.safetensors""#),
       Change(#""role":"codes""#, #""role":"column_order""#),
       Change(#""bucket":"quantized""#, #""bucket":"lost""#),
       Change(#""bucket":"quantized""#, #""bucket":"kept""#),
