@@ -37,14 +37,7 @@ package struct TensorReport: Hashable, Sendable {
 
   /// Where the largest error is, along each dimension.
   package var largestErrorIndex: [Int]? {
-    guard let distortion else { return nil }
-    var rest = distortion.largestErrorElement
-    var index: [Int] = []
-    for size in shape.reversed() {
-      index.append(rest % max(size, 1))
-      rest /= max(size, 1)
-    }
-    return index.reversed()
+    distortion.map { position(of: $0.largestErrorElement, in: shape) }
   }
 }
 
