@@ -70,6 +70,14 @@ private struct Change {
     }
   }
 
+  /// QLoRA, section 3: 4 + 8/64 + 32/(64·256) bits per weight, all members counted.
+  @Test func nf4WithDoubleQuantizationCosts4Point127Bits() throws {
+    let encoding = try WeightScheme(method: .nf4, doubleQuantization: true).encoding
+    let members = PackedFormat.members(of: "w", shape: [4096, 4096], encoding: encoding)
+    let bits = Double(members.reduce(0) { $0 + $1.specification.byteCount } * 8) / Double(4096 * 4096)
+    #expect(abs(bits - 4.127) < 5e-4)
+  }
+
   /// Our decoding of every encoding equals that of a reader written in another language from the specification alone.
   @Test func decodingEqualsThePythonReaders() throws {
     let packed = try PackedCheckpoint(Fixtures.path("packed"))

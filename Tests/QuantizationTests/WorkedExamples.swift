@@ -36,14 +36,6 @@ import Testing
     for (derived, published) in zip(levels, NormalFloat.levels) { #expect(abs(derived - Double(published)) < 1e-6) }
   }
 
-  @Test func nf4WithDoubleQuantizationCosts4Point127Bits() throws {
-    let scheme = try WeightScheme(method: .nf4, doubleQuantization: true)
-    let grouping = scheme.encoding.grouping(of: [4096, 4096])
-    let bits = 4 + 8 / Double(64) + 32 / Double(64 * DoubleQuantization.blockSize)
-    #expect(abs(bits - 4.127) < 5e-4)
-    #expect(grouping.groupCount == 4096 * 4096 / 64)
-  }
-
   @Test func theDynamicTypeIsThePublishedOne() {
     let levels = DoubleQuantization.levels
     #expect(levels.count == 256)
