@@ -20,9 +20,11 @@ let package = Package(
   ],
   targets: [
     // MARK: Libraries, bottom up
+    .systemLibrary(
+      name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev", "liblapacke-dev"])]),
     .target(
       name: "Kernels",
-      dependencies: [.product(name: "SystemPackage", package: "swift-system")],
+      dependencies: ["COpenBLAS", .product(name: "SystemPackage", package: "swift-system")],
       swiftSettings: settings),
     .target(
       name: "Checkpoints",
@@ -32,6 +34,10 @@ let package = Package(
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: settings),
+    .target(name: "Models", dependencies: [
+      "Checkpoints", "Kernels", .product(name: "OrderedCollections", package: "swift-collections"),
+      .product(name: "SystemPackage", package: "swift-system"),
+    ], swiftSettings: settings),
     .target(name: "Quantization", dependencies: ["Kernels"], swiftSettings: settings),
     .target(
       name: "Packing",
@@ -39,6 +45,12 @@ let package = Package(
         "Checkpoints", "Kernels", "Quantization",
         .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: settings),
+    .target(
+      name: "Evaluation",
+      dependencies: [
+        "Checkpoints", "Kernels", "Models", "Packing", .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: settings),
     .target(

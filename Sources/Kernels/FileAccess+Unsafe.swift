@@ -52,6 +52,33 @@ extension FileDescriptor {
     if let failure { throw failure }
   }
 
+  /// Reads the rows in use of a matrix from an absolute offset; the file must hold them.
+  package func readRows(into matrix: Matrix, at offset: Int) throws(Errno) {
+    let count = matrix.rows * matrix.columns * MemoryLayout<Float>.stride
+    var done = 0
+    // Bounds: the rows in use are count bytes of the allocation; each call is given at most what is left of them.
+    while done < count {
+      let start = UnsafeMutableRawPointer(matrix.base) + done
+      let got = readAt(rawValue, start, count - done, off_t(offset + done))
+      if got < 0, errno == EINTR { continue }
+      if got <= 0 { throw got < 0 ? Errno(rawValue: errno) : .ioError }
+      done += got
+    }
+  }
+
+  /// Writes the rows in use of a matrix at an absolute offset.
+  package func writeRows(of matrix: Matrix, at offset: Int) throws(Errno) {
+    let count = matrix.rows * matrix.columns * MemoryLayout<Float>.stride
+    var done = 0
+    // Bounds: as in readRows.
+    while done < count {
+      let put = writeAt(rawValue, UnsafeRawPointer(matrix.base) + done, count - done, off_t(offset + done))
+      if put < 0, errno == EINTR { continue }
+      if put <= 0 { throw put < 0 ? Errno(rawValue: errno) : .ioError }
+      done += put
+    }
+  }
+
   /// Flushes the file to the device.
   package func flush() throws(Errno) {
     if fsync(rawValue) != 0 { throw Errno(rawValue: errno) }

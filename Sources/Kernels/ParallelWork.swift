@@ -37,3 +37,20 @@ private struct WorkProgress {
   var next = 0
   var failure: (item: Int, error: any Error)?
 }
+
+/// Runs tiles that cannot fail.
+package func runTiles(count: Int, workers: Int, _ body: @Sendable (_ tile: Int) -> Void) {
+  let threads = max(1, min(workers, count))
+  if threads == 1 {
+    for tile in 0..<count { body(tile) }
+    return
+  }
+  let next = Atomic(0)
+  DispatchQueue.concurrentPerform(iterations: threads) { _ in
+    while true {
+      let tile = next.wrappingAdd(1, ordering: .relaxed).oldValue
+      guard tile < count else { return }
+      body(tile)
+    }
+  }
+}

@@ -1,0 +1,52 @@
+import Checkpoints
+import Kernels
+import Models
+import Packing
+import SystemPackage
+
+/// A packed checkpoint as a source of weights: decoded as they are read.
+package struct PackedSource: WeightSource {
+  private let packed: PackedCheckpoint
+  private let records: [String: PackedManifest.Record]
+
+  package init(_ packed: PackedCheckpoint) {
+    self.packed = packed
+    records = Dictionary(packed.manifest.records.map { ($0.name, $0) }) { first, _ in first }
+  }
+
+  package var place: String { packed.checkpoint.folder.string }
+  package var tensorNames: [String] { packed.manifest.records.map(\.name) }
+  package func shape(of tensor: String) -> [Int]? { records[tensor]?.shape }
+  package func makeReader() -> any WeightReader { Reader(packed: packed, records: records) }
+
+  private struct Reader: WeightReader {
+    let packed: PackedCheckpoint
+    let records: [String: PackedManifest.Record]
+    var workspace = PackedCheckpoint.Workspace()
+
+    init(packed: PackedCheckpoint, records: [String: PackedManifest.Record]) {
+      self.packed = packed
+      self.records = records
+    }
+
+    mutating func read(_ tensor: String, _ elements: Range<Int>, into values: inout [Float]) throws {
+      guard let record = records[tensor] else {
+        throw CheckpointError(file: packed.checkpoint.folder.string, tensor: tensor, .notFound)
+      }
+      try packed.decode(record, elements, into: &values, using: &workspace)
+    }
+  }
+}
+
+extension Model {
+  /// Opens a folder or file, packed or not, as a model that can be run.
+  package init(_ path: FilePath) throws {
+    if PackedCheckpoint.isPacked(path) {
+      let packed = try PackedCheckpoint(path)
+      try self.init(PackedSource(packed), configuration: packed.checkpoint.configuration)
+    } else {
+      let checkpoint = try Checkpoint(path)
+      try self.init(checkpoint, configuration: checkpoint.configuration)
+    }
+  }
+}

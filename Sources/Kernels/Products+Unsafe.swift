@@ -1,0 +1,77 @@
+import COpenBLAS
+
+/// Sets OpenBLAS to one thread for each caller: the parallelism is this module's, over a fixed partition. Called once.
+private let singleThreaded: Void = openblas_set_num_threads(1)
+
+/// y = x·wᵀ + bias for the rows in use of `x`: what a linear layer computes.
+///
+/// Runs by tiles whose partition depends on the shapes alone, each a call of BLAS's sgemm on one thread.
+/// - Parameters:
+///   - x: `[tokens, inputs]`.
+///   - w: `[outputs, inputs]`.
+///   - bias: `[outputs]`.
+///   - y: `[tokens, outputs]`; its rows in use are set to those of `x`.
+package func multiply(_ x: Matrix, transposed w: Matrix, bias: [Float]? = nil, into y: Matrix, workers: Int) {
+  precondition(x.columns == w.columns && y.columns == w.rows && (bias == nil || bias?.count == w.rows))
+  y.use(rows: x.rows)
+  _ = singleThreaded
+  let tokens = x.rows
+  // A product with many rows is cut along them, so that each tile packs the weights once for much work. One with few
+  // rows (a generated token) is cut along the outputs.
+  let tokenTile = 1024
+  let outputTile = tokens >= tokenTile ? 4096 : 512
+  let tokenTiles = (tokens + tokenTile - 1) / tokenTile
+  let outputTiles = (w.rows + outputTile - 1) / outputTile
+  runTiles(count: tokenTiles * outputTiles, workers: workers) { tile in
+    let firstToken = tile / outputTiles * tokenTile
+    let firstOutput = tile % outputTiles * outputTile
+    let rows = min(tokenTile, tokens - firstToken)
+    let outputs = min(outputTile, w.rows - firstOutput)
+    // Bounds: rows and outputs are clipped to x, w and y, whose leading dimensions are their column counts.
+    let target = y.base + firstToken * y.columns + firstOutput
+    if let bias {
+      for row in 0..<rows {
+        for output in 0..<outputs { target[row * y.columns + output] = bias[firstOutput + output] }
+      }
+    }
+    let source = x.base + firstToken * x.columns
+    let weights = w.base + firstOutput * w.columns
+    let beta: Float = bias == nil ? 0 : 1
+    if rows == 1 {
+      cblas_sgemv(
+        CblasRowMajor, CblasNoTrans, Int32(outputs), Int32(x.columns), 1, weights, Int32(w.columns), source, 1, beta,
+        target, 1)
+    } else {
+      product(
+        source, x.columns, weights, w.columns, isTransposed: true, target, y.columns, rows: rows, columns: outputs,
+        inner: x.columns, alpha: 1, beta: beta)
+    }
+  }
+}
+
+/// c = alpha·a·b + beta·c, row-major with leading dimensions, on the calling thread.
+@inline(__always)
+func product(
+  _ a: UnsafePointer<Float>, _ strideA: Int, _ b: UnsafePointer<Float>, _ strideB: Int, isTransposed: Bool,
+  _ c: UnsafeMutablePointer<Float>, _ strideC: Int, rows: Int, columns: Int, inner: Int, alpha: Float, beta: Float
+) {
+  _ = singleThreaded
+  cblas_sgemm(
+    CblasRowMajor, CblasNoTrans, isTransposed ? CblasTrans : CblasNoTrans, Int32(rows), Int32(columns), Int32(inner),
+    alpha, a, Int32(strideA), b, Int32(strideB), beta, c, Int32(strideC))
+}
+
+/// The rate that BLAS's sgemm reaches here on square matrices, one call a thread, for comparison in benchmarks.
+/// - Returns: floating-point operations.
+package func multiplySquares(size: Int, workers: Int) -> Int {
+  let matrices = (0..<workers).map { _ in
+    (Matrix(rows: size, columns: size), Matrix(rows: size, columns: size), Matrix(rows: size, columns: size))
+  }
+  runTiles(count: workers, workers: workers) { tile in
+    let (a, b, c) = matrices[tile]
+    product(
+      a.base, size, b.base, size, isTransposed: true, c.base, size, rows: size, columns: size, inner: size, alpha: 1,
+      beta: 0)
+  }
+  return 2 * size * size * size * workers
+}

@@ -1,0 +1,75 @@
+/// Copies values, from an element on, into whole rows.
+package func copyRows(_ values: Span<Float>, from first: Int, into target: Matrix, rows: Range<Int>) {
+  let count = rows.count * target.columns
+  precondition(rows.lowerBound >= 0 && rows.upperBound <= target.rowCapacity && first + count <= values.count)
+  values.withUnsafeBufferPointer { values in
+    guard let source = values.baseAddress else { return }
+    // Bounds: by the precondition.
+    (target.base + rows.lowerBound * target.columns).update(from: source + first, count: count)
+  }
+}
+
+/// Writes rows of values as columns of the target: its transpose.
+/// - Parameter values: from `first` on `[columns.count, target.rows]`.
+package func scatterColumns(_ values: Span<Float>, from first: Int, into target: Matrix, columns: Range<Int>) {
+  precondition(columns.lowerBound >= 0 && columns.upperBound <= target.columns)
+  precondition(first + columns.count * target.rows <= values.count)
+  values.withUnsafeBufferPointer { values in
+    guard let source = values.baseAddress else { return }
+    // Bounds: rows of the target, and columns that the precondition keeps within it.
+    for row in 0..<target.rows {
+      for (index, column) in columns.enumerated() {
+        target.base[row * target.columns + column] = source[first + index * target.rows + row]
+      }
+    }
+  }
+}
+
+/// target[i] = source[indices[i]], row by row; sets the target's rows in use.
+package func gatherRows(_ indices: [Int], of source: Matrix, into target: Matrix) {
+  precondition(source.columns == target.columns && indices.allSatisfy { $0 >= 0 && $0 < source.rows })
+  target.use(rows: indices.count)
+  for (row, index) in indices.enumerated() {
+    // Bounds: by the precondition, and `use` checks the target's capacity.
+    (target.base + row * target.columns).update(from: source.base + index * source.columns, count: source.columns)
+  }
+}
+
+/// target[indices[i]] += factors[i] · source[i], row by row.
+package func addRows(_ source: Matrix, times factors: [Float], to indices: [Int], of target: Matrix) {
+  precondition(source.columns == target.columns && source.rows == indices.count && factors.count == indices.count)
+  precondition(indices.allSatisfy { $0 >= 0 && $0 < target.rows })
+  for (row, index) in indices.enumerated() {
+    let line = target.base + index * target.columns
+    let factor = factors[row]
+    // Bounds: by the preconditions.
+    combine(source.base + row * source.columns, line, line, source.columns) { factor * $0 + $1 }
+  }
+}
+
+/// Copies columns of the rows in use of `source` into rows of `target`, from a row on.
+package func copyColumns(_ columns: MatrixColumns, into target: Matrix, at row: Int, count: Int) {
+  let source = columns.matrix
+  precondition(row >= 0 && row + count <= target.rowCapacity && count <= source.rows)
+  precondition(columns.first >= 0 && columns.first + target.columns <= source.columns)
+  for index in 0..<count {
+    // Bounds: by the preconditions.
+    (target.base + (row + index) * target.columns).update(
+      from: source.base + index * source.columns + columns.first, count: target.columns)
+  }
+}
+
+/// Sets every row in use to zeros.
+package func clear(_ matrix: Matrix) {
+  // Bounds: rows in use lie within the allocation.
+  matrix.base.update(repeating: 0, count: matrix.rows * matrix.columns)
+}
+
+/// x *= factor for the rows in use.
+package func scale(_ x: Matrix, by factor: Float, workers: Int) {
+  runRowTiles(x.rows, columns: x.columns, workers: workers) { rows in
+    let start = x.base + rows.lowerBound * x.columns
+    // Bounds: the rows are adjacent and in use.
+    combine(start, start, start, rows.count * x.columns) { x, _ in factor * x }
+  }
+}

@@ -1,0 +1,203 @@
+import Kernels
+
+/// The tokens that go through a block together: sequences, one after the other in the rows of the hidden states.
+package struct TokenBatch: Sendable {
+  /// Rows of each sequence.
+  package let sequences: [Range<Int>]
+  /// Tokens before the sequences' first ones, whose keys and values are in a cache. Only with a single sequence.
+  package let past: Int
+
+  package init(lengths: [Int], past: Int = 0) {
+    precondition(past == 0 || lengths.count == 1)
+    var ranges: [Range<Int>] = []
+    for length in lengths {
+      let start = ranges.last?.upperBound ?? 0
+      ranges.append(start..<(start + length))
+    }
+    sequences = ranges
+    self.past = past
+  }
+
+  package var tokenCount: Int { sequences.last?.upperBound ?? 0 }
+  package var positions: [Int] { sequences.flatMap { 0..<$0.count }.map { $0 + past } }
+  package var longest: Int { (sequences.map(\.count).max() ?? 0) + past }
+}
+
+/// Keys and values of the tokens so far, of one block.
+package final class KeyValueCache: Sendable {
+  let keys: Matrix
+  let values: Matrix
+
+  package init(_ attention: AttentionDescription, capacity: Int) {
+    let width = attention.form.keyValueHeads * attention.form.headDimension
+    keys = Matrix(rows: capacity, columns: width)
+    values = Matrix(rows: capacity, columns: width)
+  }
+}
+
+/// Runs one block. Every step is one operation over all tokens of the batch, parallel inside.
+package struct BlockForward: Sendable {
+  let block: BlockDescription
+  let weights: BlockWeights
+  let pool: MatrixPool
+  let workers: Int
+
+  package init(_ block: BlockDescription, _ weights: BlockWeights, pool: MatrixPool, workers: Int) {
+    self.block = block
+    self.weights = weights
+    self.pool = pool
+    self.workers = workers
+  }
+
+  /// Tokens that go through the feed-forward layer at once, so that its width does not multiply a long window's memory.
+  private static let feedForwardRows = 4096
+
+  /// Changes hidden states `[tokens, hidden]` from the block's input to its output.
+  /// - Parameter tables: of the block's rotation, for positions up to the longest sequence's.
+  package func run(_ hidden: Matrix, _ batch: TokenBatch, tables: RotaryTables?, cache: KeyValueCache? = nil) {
+    let width = hidden.columns
+    let count = hidden.rows
+    let branch = pool.take(rows: count, columns: width)
+    defer { pool.give(branch) }
+    if block.isParallel {
+      let sum = pool.take(rows: count, columns: width)
+      defer { pool.give(sum) }
+      attention(hidden, into: sum, batch, tables, cache)
+      feedForward(hidden, into: branch)
+      add(sum, to: hidden, workers: workers)
+      add(branch, to: hidden, workers: workers)
+      return
+    }
+    attention(hidden, into: branch, batch, tables, cache)
+    finish(branch, weights.attentionNorms, hidden)
+    feedForward(hidden, into: branch)
+    finish(branch, weights.feedForwardNorms, hidden)
+  }
+
+  /// Adds a branch's output to the stream.
+  private func finish(_ branch: Matrix, _ norms: BlockWeights.Norms, _ hidden: Matrix) {
+    if let norm = norms.after { norm.apply(branch, into: branch, workers: workers) }
+    add(branch, to: hidden, workers: workers)
+    if let norm = norms.onSum { norm.apply(hidden, into: hidden, workers: workers) }
+  }
+
+  private func attention(
+    _ hidden: Matrix, into output: Matrix, _ batch: TokenBatch, _ tables: RotaryTables?, _ cache: KeyValueCache?
+  ) {
+    let form = block.attention.form
+    let queryColumns = form.heads * form.headDimension
+    let keyColumns = form.keyValueHeads * form.headDimension
+    let projected = pool.take(rows: hidden.rows, columns: queryColumns + 2 * keyColumns)
+    let attended = pool.take(rows: hidden.rows, columns: queryColumns)
+    defer { pool.give(projected, attended) }
+    if let norm = weights.attentionNorms.before {
+      norm.apply(hidden, into: output, workers: workers)
+      weights.attentionInput.apply(output, into: projected, workers: workers)
+    } else {
+      weights.attentionInput.apply(hidden, into: projected, workers: workers)
+    }
+    if let norm = weights.queryNorm { norm.applyToHeads(projected, from: 0, heads: form.heads, workers: workers) }
+    if let norm = weights.keyNorm {
+      norm.applyToHeads(projected, from: queryColumns, heads: form.keyValueHeads, workers: workers)
+    }
+    if let tables {
+      // Queries and keys stand side by side: heads of both are rotated in one go.
+      rotate(
+        projected, firstColumn: 0, heads: form.heads + form.keyValueHeads, headDimension: form.headDimension,
+        positions: batch.positions, cosines: tables.cosines, sines: tables.sines, workers: workers)
+    }
+    var keys = MatrixColumns(projected, from: queryColumns)
+    var values = MatrixColumns(projected, from: queryColumns + keyColumns)
+    var spans = batch.sequences.map { AttentionSpan(queries: $0, keys: $0) }
+    if let cache {
+      copyColumns(keys, into: cache.keys, at: batch.past, count: hidden.rows)
+      copyColumns(values, into: cache.values, at: batch.past, count: hidden.rows)
+      keys = MatrixColumns(cache.keys, from: 0)
+      values = MatrixColumns(cache.values, from: 0)
+      spans = [AttentionSpan(queries: 0..<hidden.rows, keys: 0..<(batch.past + hidden.rows))]
+    }
+    attend(
+      queries: MatrixColumns(projected, from: 0), keys: keys, values: values, spans, form, into: attended,
+      workers: workers)
+    weights.attentionOutput.apply(attended, into: output, workers: workers)
+  }
+
+  private func feedForward(_ hidden: Matrix, into output: Matrix) {
+    for start in stride(from: 0, to: hidden.rows, by: Self.feedForwardRows) {
+      let rows = start..<min(hidden.rows, start + Self.feedForwardRows)
+      feedForwardPart(Matrix(sharing: hidden, rows: rows), into: Matrix(sharing: output, rows: rows))
+    }
+  }
+
+  private func feedForwardPart(_ hidden: Matrix, into output: Matrix) {
+    let input = pool.take(rows: hidden.rows, columns: hidden.columns)
+    defer { pool.give(input) }
+    var x = hidden
+    if let norm = weights.feedForwardNorms.before {
+      norm.apply(hidden, into: input, workers: workers)
+      x = input
+    }
+    switch block.feedForward {
+    case .gated(_, _, let activation):
+      gated(x, weights.feedForward[0], activation, into: output)
+    case .plain(_, _, let activation):
+      let inner = pool.take(rows: x.rows, columns: weights.feedForward[0].input.weight.rows)
+      weights.feedForward[0].input.apply(x, into: inner, workers: workers)
+      activate(inner, activation, workers: workers)
+      weights.feedForward[0].output.apply(inner, into: output, workers: workers)
+      pool.give(inner)
+    case .mixture(let description): mixture(x, description, into: output)
+    }
+  }
+
+  private func gated(_ x: Matrix, _ expert: BlockWeights.Expert, _ activation: Activation, into output: Matrix) {
+    let both = pool.take(rows: x.rows, columns: expert.input.weight.rows)
+    let inner = pool.take(rows: x.rows, columns: expert.output.weight.columns)
+    expert.input.apply(x, into: both, workers: workers)
+    activateGated(both, activation, into: inner, workers: workers)
+    expert.output.apply(inner, into: output, workers: workers)
+    pool.give(both, inner)
+  }
+
+  /// Σ over a token's experts of probability · expert(x) (arXiv 2401.04088, §2.1), expert by expert.
+  private func mixture(_ x: Matrix, _ description: MixtureDescription, into output: Matrix) {
+    guard let router = weights.router else { return }
+    let scores = pool.take(rows: x.rows, columns: description.experts.count)
+    router.apply(x, into: scores, workers: workers)
+    let routes = scores.readRows(0..<x.rows) { scores in
+      ExpertRouting.routes(scores, experts: description.experts.count, description)
+    }
+    pool.give(scores)
+    clear(output)
+    for (expert, route) in zip(weights.feedForward, routes) where !route.tokens.isEmpty {
+      let part = pool.take(rows: route.tokens.count, columns: x.columns)
+      let result = pool.take(rows: route.tokens.count, columns: output.columns)
+      gatherRows(route.tokens, of: x, into: part)
+      gated(part, expert, description.activation, into: result)
+      addRows(result, times: route.shares, to: route.tokens, of: output)
+      pool.give(part, result)
+    }
+  }
+}
+
+extension LoadedLinear {
+  package func apply(_ x: Matrix, into y: Matrix, workers: Int) {
+    multiply(x, transposed: weight, bias: bias, into: y, workers: workers)
+  }
+}
+
+extension LoadedNorm {
+  package func apply(_ x: Matrix, into y: Matrix, workers: Int) {
+    switch description.kind {
+    case .rootMeanSquare:
+      normalizeRootMeanSquare(x, weight: weight, epsilon: description.epsilon, into: y, workers: workers)
+    case .layer:
+      normalizeLayer(x, weight: weight, bias: bias, epsilon: description.epsilon, into: y, workers: workers)
+    }
+  }
+
+  func applyToHeads(_ x: Matrix, from column: Int, heads: Int, workers: Int) {
+    normalizeHeads(
+      x, firstColumn: column, heads: heads, weight: weight, epsilon: description.epsilon, workers: workers)
+  }
+}

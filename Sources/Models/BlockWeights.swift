@@ -1,0 +1,59 @@
+import Kernels
+
+/// The weights of one block in memory, as float32.
+package struct BlockWeights: Sendable {
+  package struct Expert: Sendable {
+    package let input: LoadedLinear
+    package let output: LoadedLinear
+  }
+
+  package struct Norms: Sendable {
+    package let before: LoadedNorm?
+    package let after: LoadedNorm?
+    package let onSum: LoadedNorm?
+
+    fileprivate init(_ norms: BranchNorms, _ loader: WeightLoader) throws {
+      before = try loader.norm(norms.before)
+      after = try loader.norm(norms.after)
+      onSum = try loader.norm(norms.onSum)
+    }
+  }
+
+  package let attentionInput: LoadedLinear
+  package let attentionOutput: LoadedLinear
+  package let queryNorm: LoadedNorm?
+  package let keyNorm: LoadedNorm?
+  package let attentionNorms: Norms
+  package let feedForwardNorms: Norms
+  package let router: LoadedLinear?
+  /// One, or the experts of a mixture.
+  package let feedForward: [Expert]
+
+  package init(_ block: BlockDescription, _ loader: WeightLoader) throws {
+    attentionInput = try loader.projection(block.attention.input)
+    attentionOutput = try loader.linear(block.attention.output)
+    queryNorm = try loader.norm(block.attention.queryNorm)
+    keyNorm = try loader.norm(block.attention.keyNorm)
+    attentionNorms = try Norms(block.attentionNorms, loader)
+    feedForwardNorms = try Norms(block.feedForwardNorms, loader)
+    switch block.feedForward {
+    case .gated(let input, let output, _):
+      router = nil
+      feedForward = [Expert(input: try loader.projection(input), output: try loader.linear(output))]
+    case .plain(let input, let output, _):
+      router = nil
+      feedForward = [Expert(input: try loader.linear(input), output: try loader.linear(output))]
+    case .mixture(let mixture):
+      router = try loader.linear(mixture.router)
+      feedForward = try mixture.experts.map {
+        Expert(input: try loader.projection($0.input), output: try loader.linear($0.output))
+      }
+    }
+  }
+
+  /// The matrices, to give back to their pool.
+  package var matrices: [Matrix] {
+    [attentionInput.weight, attentionOutput.weight] + (router.map { [$0.weight] } ?? [])
+      + feedForward.flatMap { [$0.input.weight, $0.output.weight] }
+  }
+}

@@ -1,0 +1,82 @@
+import Checkpoints
+import Foundation
+import Kernels
+import SystemPackage
+
+/// The residual stream of all tokens between two blocks, `[tokens, hidden]`: in memory or, beyond a limit, in a file.
+package final class HiddenStates {
+  package let tokens: Int
+  package let width: Int
+  private let memory: Matrix?
+  private let file: FileDescriptor?
+  private let path: FilePath
+  private let pool: MatrixPool
+
+  /// - Parameters:
+  ///   - memoryLimit: bytes up to which the states stay in memory.
+  ///   - folder: where the file is made otherwise; it has no name once it is open, so that nothing can be left behind.
+  package init(
+    tokens: Int, width: Int, memoryLimit: Int, folder: FilePath, pool: MatrixPool
+  ) throws(CheckpointError) {
+    self.tokens = tokens
+    self.width = width
+    self.pool = pool
+    path = folder.appending(".convert-model-states-\(UInt64.random(in: 0...UInt64.max))")
+    let byteCount = tokens * width * MemoryLayout<Float>.stride
+    if byteCount <= memoryLimit {
+      memory = Matrix(rows: tokens, columns: width)
+      file = nil
+      return
+    }
+    memory = nil
+    do {
+      let descriptor = try FileDescriptor.open(
+        path, .readWrite, options: [.create, .exclusiveCreate, .closeOnExec], permissions: [.ownerReadWrite])
+      file = descriptor
+      try FileManager.default.removeItem(atPath: path.string)
+    } catch let error {
+      throw CheckpointError(file: path.string, .notReadable("hidden states do not fit into memory, and \(error)"))
+    }
+  }
+
+  deinit { try? file?.close() }
+
+  package var isSpilled: Bool { file != nil }
+
+  /// Gives a body the states of some tokens to change; they are kept afterwards.
+  package func update(_ rows: Range<Int>, _ body: (Matrix) throws -> Void) throws {
+    try use(rows, isWritten: true, body)
+  }
+
+  /// Gives a body a copy of the states of some tokens.
+  package func read(_ rows: Range<Int>, _ body: (Matrix) throws -> Void) throws {
+    try use(rows, isWritten: false, body)
+  }
+
+  private func use(_ rows: Range<Int>, isWritten: Bool, _ body: (Matrix) throws -> Void) throws {
+    if let memory, isWritten { return try body(Matrix(sharing: memory, rows: rows)) }
+    let part = pool.take(rows: rows.count, columns: width)
+    defer { pool.give(part) }
+    if let memory {
+      gatherRows(Array(rows), of: memory, into: part)
+      return try body(part)
+    }
+    guard let file else { return }
+    let offset = rows.lowerBound * width * MemoryLayout<Float>.stride
+    do {
+      // The first block's input is written before anything is read.
+      if try file.stat().size >= offset + rows.count * width * MemoryLayout<Float>.stride {
+        try file.readRows(into: part, at: offset)
+      }
+    } catch {
+      throw CheckpointError(file: path.string, .readFailed("\(error)"))
+    }
+    try body(part)
+    guard isWritten else { return }
+    do {
+      try file.writeRows(of: part, at: offset)
+    } catch {
+      throw CheckpointError(file: path.string, .readFailed("writing hidden states: \(error)"))
+    }
+  }
+}

@@ -1,0 +1,128 @@
+import Checkpoints
+import Kernels
+
+/// Weights of a linear layer or a projection, as float32: y = x·weightᵀ + bias.
+package struct LoadedLinear: Sendable {
+  /// `[outputs, inputs]`.
+  package let weight: Matrix
+  package let bias: [Float]?
+}
+
+package struct LoadedNorm: Sendable {
+  package let description: NormDescription
+  package let weight: [Float]
+  package let bias: [Float]
+}
+
+/// Reads tensors of a model as float32 matrices, in parallel tiles.
+package struct WeightLoader: Sendable {
+  package let source: any WeightSource
+  package let pool: MatrixPool
+  package let workers: Int
+
+  package init(_ source: any WeightSource, pool: MatrixPool, workers: Int) {
+    self.source = source
+    self.pool = pool
+    self.workers = workers
+  }
+
+  package func linear(_ description: LinearDescription) throws -> LoadedLinear {
+    try projection(ProjectionDescription([description]))
+  }
+
+  package func projection(_ description: ProjectionDescription) throws -> LoadedLinear {
+    let matrix = pool.take(rows: description.outputs, columns: description.inputs)
+    var first = 0
+    for linear in description.linears {
+      let target = Matrix(sharing: matrix, rows: first..<(first + linear.outputs))
+      try fill(target, from: linear)
+      first += linear.outputs
+    }
+    var bias: [Float]?
+    if description.linears.contains(where: { $0.bias != nil }) {
+      var values: [Float] = []
+      for linear in description.linears {
+        values += try linear.bias.map(vector) ?? [Float](repeating: 0, count: linear.outputs)
+      }
+      bias = values
+    }
+    guard case .headsOfQueryKeyValue(let heads) = description.order else {
+      return LoadedLinear(weight: matrix, bias: bias)
+    }
+    // Row r of the result is the stored row order[r].
+    let width = description.outputs / (3 * heads)
+    let order = (0..<3).flatMap { part in
+      (0..<heads).flatMap { head in (0..<width).map { (head * 3 + part) * width + $0 } }
+    }
+    let sorted = pool.take(rows: matrix.rows, columns: matrix.columns)
+    gatherRows(order, of: matrix, into: sorted)
+    pool.give(matrix)
+    return LoadedLinear(weight: sorted, bias: bias.map { bias in order.map { bias[$0] } })
+  }
+
+  /// A tensor of one dimension.
+  package func vector(_ name: String) throws -> [Float] {
+    let count = source.shape(of: name)?.first ?? 0
+    var values: [Float] = []
+    var reader = source.makeReader()
+    try reader.read(name, 0..<count, into: &values)
+    return values
+  }
+
+  package func norm(_ description: NormDescription?) throws -> LoadedNorm? {
+    guard let description else { return nil }
+    var weight = try description.weight.map(vector) ?? [Float](repeating: 1, count: description.width)
+    if case .rootMeanSquare(let offset) = description.kind, offset != 0 { weight = weight.map { $0 + offset } }
+    let bias = try description.bias.map(vector) ?? [Float](repeating: 0, count: description.width)
+    return LoadedNorm(description: description, weight: weight, bias: bias)
+  }
+
+  /// Rows of a table, in the order asked for.
+  package func rows(_ indices: [Int], of table: String, width: Int, into target: Matrix) throws {
+    precondition(target.columns == width && target.rows == indices.count)
+    // A read begins at a multiple of eight elements: a little before the row, where the width is not one.
+    let tile = 64
+    let source = source
+    try runParallel(count: (indices.count + tile - 1) / tile, workers: workers) {
+      (reader: source.makeReader(), values: [Float]())
+    } body: { item, state in
+      for position in item * tile..<min(indices.count, (item + 1) * tile) {
+        let first = indices[position] * width
+        let lead = first % 8
+        try state.reader.read(table, first - lead..<first + width, into: &state.values)
+        let values = state.values
+        target.withRows(position..<(position + 1)) { row in for column in 0..<width { row[column] = values[lead + column] } }
+      }
+    }
+  }
+
+  /// Fills a matrix `[outputs, inputs]`.
+  private func fill(_ target: Matrix, from linear: LinearDescription) throws {
+    let isTransposed = linear.storage == .inputsFirst
+    let storedRows = isTransposed ? linear.inputs : linear.outputs
+    let storedColumns = isTransposed ? linear.outputs : linear.inputs
+    let firstElement: Int
+    if case .expert(let index, _) = linear.storage {
+      firstElement = index * linear.outputs * linear.inputs
+    } else {
+      firstElement = 0
+    }
+    // Tiles of at least eight rows begin at a multiple of eight elements, if the tensor does.
+    let tile = max(1, 65_536 / max(1, storedColumns) / 8) * 8
+    let source = source
+    try runParallel(count: (storedRows + tile - 1) / tile, workers: workers) {
+      (reader: source.makeReader(), values: [Float]())
+    } body: { item, state in
+      let rows = item * tile..<min(storedRows, (item + 1) * tile)
+      let first = firstElement + rows.lowerBound * storedColumns
+      let lead = first % 8
+      try state.reader.read(
+        linear.weight, first - lead..<first + rows.count * storedColumns, into: &state.values)
+      if isTransposed {
+        scatterColumns(state.values.span, from: lead, into: target, columns: rows)
+      } else {
+        copyRows(state.values.span, from: lead, into: target, rows: rows)
+      }
+    }
+  }
+}
