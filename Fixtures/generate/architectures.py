@@ -4,7 +4,8 @@ Each case is a folder with config.json, model.safetensors (BF16, random weights)
 `input_ids` [2, T] and `logits` [2, T, V], for encoders `hidden` [2, T, H] (the last hidden state), from a run in
 float32 with plain ("eager") attention. ../architectures/README.md lists the cases.
 
-A case is refused unless every weight and each named setting moves its golden by more than 1 % (relative, 2-norm).
+A case is refused unless every weight and each named setting moves its golden by more than 1 % (relative, 2-norm),
+and if a choice of experts is so close that rounding could change it.
 
 Run:    python architectures.py            (one thread, about 20 seconds)
         python architectures.py NAME...    makes only these cases
@@ -33,6 +34,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "architectures"
 SEED = 40
 LENGTH, VOCABULARY = 20, 36
 LEAST_EFFECT = 1e-2
+LEAST_GAP = 1e-3                                    # between the last expert chosen and the next
 
 
 @dataclass
@@ -46,7 +48,7 @@ class Case:
     encoder: str | None = None                      # attribute that holds the encoder; "" for the model itself
     keys: str = "5"                                 # whose config.json keys: transformers 5 or 4
     rename: object = None                           # state dict as saved -> state dict as stored
-    seed: str | None = None                         # name of the case whose weights and ids this one has
+    seed: str | None = None                         # for weights and ids, instead of the name
     weights: float = 1.0                            # factor on the matrices' standard deviation
 
 
@@ -226,17 +228,17 @@ CASES = [
          "post-norm, no final norm, `project_in` and `project_out`"),
     Case("mixtral", "MixtralForCausalLM", MIXTRAL,
          "4 experts, top 2, `block_sparse_moe.experts.N.w1`; `rope_theta` left out", {
-             "top": dict(num_experts_per_tok=1), "theta": rope()}, keys="4"),
+             "top": dict(num_experts_per_tok=1), "theta": rope()}, keys="4", seed="mixtral 3"),
     Case("mixtral-fused", "MixtralForCausalLM", MIXTRAL,
-         "as mixtral, `mlp.experts.gate_up_proj` of all experts", rename=fused_experts, seed="mixtral"),
+         "as mixtral, `mlp.experts.gate_up_proj` of all experts", rename=fused_experts, seed="mixtral 3"),
     Case("qwen3-moe", "Qwen3MoeForCausalLM",
          MOE | dict(norm_topk_prob=True, mlp_only_layers=[0]),
          "6 experts, top 2, normalised; layer 0 dense (`mlp_only_layers`); `mlp.experts.N.gate_proj`", {
-             "normalised": dict(norm_topk_prob=False), "top": dict(num_experts_per_tok=3)}, keys="4"),
+             "normalised": dict(norm_topk_prob=False), "top": dict(num_experts_per_tok=3)}, keys="4", seed="qwen3-moe 1"),
     Case("qwen3-moe-fused", "Qwen3MoeForCausalLM",
          MOE | dict(norm_topk_prob=False, decoder_sparse_step=2, attention_bias=True),
          "not normalised, `decoder_sparse_step` 2, biases, `num_local_experts`, fused experts", {
-             "normalised": dict(norm_topk_prob=True)}, rename=fused_experts),
+             "normalised": dict(norm_topk_prob=True)}, rename=fused_experts, seed="qwen3-moe-fused 2"),
     Case("bert", "BertModel", ENCODER | dict(layer_norm_eps=0.05),
          "post-norm encoder, token types, exact GELU, a pooler that is not used", {
              "activation": dict(hidden_act="relu"), "eps": dict(layer_norm_eps=1e-12)}, encoder=""),
@@ -398,6 +400,12 @@ def entropy_share(attention):
     return (entropy / visible.clamp_min(2).log())[visible >= 4].mean().item()
 
 
+def routing_gap(router, logits):
+    """How far the probability of the last expert chosen is above that of the next, at the closest token."""
+    ordered = logits.softmax(-1).sort(-1, descending=True).values
+    return (ordered[:, router.top_k - 1] - ordered[:, router.top_k]).min().item()
+
+
 def make(case):
     torch.manual_seed(SEED)
     model = build(case, json.loads(json.dumps(case.settings)))
@@ -405,9 +413,11 @@ def make(case):
     source = torch.Generator().manual_seed(SEED + 1 + zlib.crc32((case.seed or case.name).encode()))
     # Ids from 4 on: none of them is a padding, start or end token.
     ids = torch.randint(4, VOCABULARY, (2, case.length), generator=source)
-    attention = []
+    attention, gaps = [], [1.0]
     hooks = [module.register_forward_hook(lambda _, __, out: attention.append(out[-1]))
              for name, module in model.named_modules() if type(module).__name__.endswith("Attention")]
+    hooks += [module.register_forward_hook(lambda router, _, out: gaps.append(routing_gap(router, out[0])))
+              for module in model.modules() if type(module).__name__.endswith("TopKRouter")]
     golden = run(case, model, ids).clone()
     for hook in hooks:
         hook.remove()
@@ -430,6 +440,7 @@ def make(case):
     missing = sorted(report["missing_keys"])
     assert reread < 1e-6 and not missing, (case.name, reread, missing)
     weak = {name: value for name, value in effects.items() if not value > LEAST_EFFECT}
+    assert min(gaps) > LEAST_GAP, (case.name, gaps)
     assert weight_effect > LEAST_EFFECT and not weak, (case.name, tensor, weight_effect, weak)
     return size
 
@@ -450,7 +461,8 @@ A tiny random checkpoint for each case, and what transformers 5.23.0 computes wi
 
 The script makes sure that each weight, and each setting that a case is about, moves the golden by more than 1 %
 (2-norm of the difference over 2-norm), so that a wrong reading of one shows. For this, bases of rope are small and
-some epsilons large. Keys' biases without rope cannot show: they add the same to all scores of a query.
+some epsilons large. Activations differ less: the exact GELU and that with tanh by 1e-4, and sqrt(hidden) of Gemma
+rounded to bf16 changes 4e-4, so compare within 1e-5; the same in float64 differs by less than 1e-6. Keys' biases without rope cannot show: they add the same to all scores of a query.
 
 | case | what it exercises | keys |
 | --- | --- | --- |
