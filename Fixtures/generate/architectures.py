@@ -27,7 +27,6 @@ os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
 
 import torch
 import transformers
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 FOLDER = Path(__file__).resolve().parent.parent / "architectures"
@@ -234,7 +233,8 @@ CASES = [
     Case("qwen3-moe", "Qwen3MoeForCausalLM",
          MOE | dict(norm_topk_prob=True, mlp_only_layers=[0]),
          "6 experts, top 2, normalised; layer 0 dense (`mlp_only_layers`); `mlp.experts.N.gate_proj`", {
-             "normalised": dict(norm_topk_prob=False), "top": dict(num_experts_per_tok=3)}, keys="4", seed="qwen3-moe 1"),
+             "normalised": dict(norm_topk_prob=False), "top": dict(num_experts_per_tok=3)}, keys="4",
+         seed="qwen3-moe 1"),
     Case("qwen3-moe-fused", "Qwen3MoeForCausalLM",
          MOE | dict(norm_topk_prob=False, decoder_sparse_step=2, attention_bias=True),
          "not normalised, `decoder_sparse_step` 2, biases, `num_local_experts`, fused experts", {
@@ -462,7 +462,8 @@ A tiny random checkpoint for each case, and what transformers 5.23.0 computes wi
 The script makes sure that each weight, and each setting that a case is about, moves the golden by more than 1 %
 (2-norm of the difference over 2-norm), so that a wrong reading of one shows. For this, bases of rope are small and
 some epsilons large. Activations differ less: the exact GELU and that with tanh by 1e-4, and sqrt(hidden) of Gemma
-rounded to bf16 changes 4e-4, so compare within 1e-5; the same in float64 differs by less than 1e-6. Keys' biases without rope cannot show: they add the same to all scores of a query.
+rounded to bf16 changes 4e-4, so compare within 1e-5; the same in float64 differs by less than 1e-6. Keys' biases
+without rope cannot show: they add the same to all scores of a query.
 
 | case | what it exercises | keys |
 | --- | --- | --- |
