@@ -26,6 +26,10 @@ GROUPS = [
         "scripts": ["generate/bitsandbytes_goldens.py"], "command": "python bitsandbytes_goldens.py",
         "made_with": "bitsandbytes 0.50.2 (CPU) with torch 2.15.0, safetensors 0.8.0",
         "seed": "ragged.input 22, edges.input 23, spanning.input 24"}),
+    ("architectures", ["architectures/**/*"], {
+        "scripts": ["generate/architectures.py"], "command": "python architectures.py",
+        "made_with": "transformers 5.23.0 with torch 2.15.0 (one CPU thread), safetensors 0.8.0",
+        "seed": "weights 40, input ids 41, each plus the CRC-32 of the case's name (or its `seed`)"}),
     ("packed", ["packed/*", "packed-decoded.safetensors"], {
         "scripts": ["generate/packed_fixture.py", "generate/read_packed.py"],
         "command": "python packed_fixture.py PROGRAM", "made_with": "convert-model 0.1.0, numpy 2.4.6", "seed": 31}),
