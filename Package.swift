@@ -102,6 +102,14 @@ let package = Package(
       ],
       swiftSettings: settings),
     .testTarget(
+      name: "ModelsTests",
+      dependencies: [
+        "Checkpoints", "Kernels", "Models", "TestSupport",
+        .product(name: "OrderedCollections", package: "swift-collections"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: settings),
+    .testTarget(
       name: "QuantizationTests",
       dependencies: [
         "Checkpoints", "Kernels", "Quantization", "TestSupport",

@@ -62,10 +62,11 @@ package struct MatrixColumns: Sendable {
 /// - Parameters:
 ///   - queries: `[tokens, heads · headDimension]` from its first column on.
 ///   - keys, values: `[tokens, keyValueHeads · headDimension]`.
+///   - bias: `[heads, 2 · reach + 1]`, added to scores: column reach + (key's position − query's position).
 ///   - y: `[tokens, heads · headDimension]`, the rows of all spans' queries.
 package func attend(
   queries: MatrixColumns, keys: MatrixColumns, values: MatrixColumns, _ spans: [AttentionSpan], _ form: AttentionForm,
-  into y: Matrix, workers: Int
+  bias: Matrix? = nil, into y: Matrix, workers: Int
 ) {
   let width = form.headDimension
   precondition(y.columns == form.heads * width && form.heads % form.keyValueHeads == 0)
@@ -74,6 +75,7 @@ package func attend(
   for span in spans {
     precondition(span.queries.upperBound <= min(queries.matrix.rowCapacity, y.rowCapacity))
     precondition(span.keys.upperBound <= min(keys.matrix.rowCapacity, values.matrix.rowCapacity))
+    if let bias { precondition(bias.rows == form.heads && bias.columns >= 2 * span.keys.count - 1) }
   }
   // Tiles of all spans in one list; the last ones of a causal sequence see the most keys and are taken first.
   let tiles = spans.flatMap { span in
@@ -84,7 +86,9 @@ package func attend(
     let head = item % form.heads
     let keyHead = head / (form.heads / form.keyValueHeads)
     let row = span.queries.lowerBound + first
-    // Bounds: by the preconditions, rows of the span and columns of the head lie within each matrix.
+    // Bounds: by the preconditions, rows of the span and columns of the head lie within each matrix, and the middle of
+    // a row of the bias has an entry for every difference of positions on both sides.
+    let middle = bias.map { UnsafePointer($0.base + head * $0.columns + $0.columns / 2) }
     attendTile(
       queries.matrix.base + row * queries.matrix.columns + queries.first + head * width, queries.matrix.columns,
       keys.matrix.base + span.keys.lowerBound * keys.matrix.columns + keys.first + keyHead * width,
@@ -93,7 +97,7 @@ package func attend(
       values.matrix.columns,
       y.base + row * y.columns + head * width, y.columns,
       queryCount: min(queryTile, span.queries.count - first),
-      position: span.keys.count - span.queries.count + first, keyCount: span.keys.count, form)
+      position: span.keys.count - span.queries.count + first, keyCount: span.keys.count, form, bias: middle)
   }
 }
 
@@ -105,7 +109,7 @@ private let scoreStride = keyTile + 16
 private func attendTile(
   _ q: UnsafePointer<Float>, _ strideQ: Int, _ k: UnsafePointer<Float>, _ strideK: Int, _ v: UnsafePointer<Float>,
   _ strideV: Int, _ y: UnsafeMutablePointer<Float>, _ strideY: Int, queryCount: Int, position: Int, keyCount: Int,
-  _ form: AttentionForm
+  _ form: AttentionForm, bias: UnsafePointer<Float>?
 ) {
   let width = form.headDimension
   let firstKey = form.visible(from: position, keyCount: keyCount).lowerBound
@@ -127,6 +131,10 @@ private func attendTile(
       for row in 0..<queryCount {
         let visible = form.visible(from: position + row, keyCount: keyCount).clamped(to: start..<(start + count))
         let line = scores + row * scoreStride
+        if let bias {
+          let shifted = bias + start - position - row
+          combine(line, shifted, line, count) { $0 + $1 }
+        }
         let factor = softmaxStep(
           line, (visible.lowerBound - start)..<(visible.upperBound - start), count, form.softCap, &maxima[row],
           &sums[row])

@@ -8,7 +8,7 @@ package struct Architecture: Sendable {
 
   package static let all: [Architecture] = [
     llama, mistral, qwen2, qwen3, qwen3Mixture, mixtral, phi3, gemma2, gemma3, gpt2, gptNeoX, opt, bert, roberta,
-    distilBERT,
+    distilBERT, mpnet, modernBERT,
   ]
 
   package static func named(_ modelType: String) -> Architecture? {

@@ -117,9 +117,16 @@ package struct BlockForward: Sendable {
       spans = [AttentionSpan(queries: 0..<hidden.rows, keys: 0..<(batch.past + hidden.rows))]
     }
     attend(
-      queries: MatrixColumns(projected, from: 0), keys: keys, values: values, spans, form, into: attended,
-      workers: workers)
+      queries: MatrixColumns(projected, from: 0), keys: keys, values: values, spans, form,
+      bias: relativeBias(reach: batch.longest - 1), into: attended, workers: workers)
     weights.attentionOutput.apply(attended, into: output, workers: workers)
+  }
+
+  private func relativeBias(reach: Int) -> Matrix? {
+    guard let description = block.attention.relativeBias, let table = weights.relativeBias else { return nil }
+    let buckets = (-reach...reach).map(description.bucket)
+    return Matrix(
+      rows: table.count, columns: buckets.count, table.flatMap { biases in buckets.map { biases[$0] } })
   }
 
   private func feedForward(_ hidden: Matrix, into output: Matrix) {

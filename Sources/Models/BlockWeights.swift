@@ -24,6 +24,8 @@ package struct BlockWeights: Sendable {
   package let queryNorm: LoadedNorm?
   package let keyNorm: LoadedNorm?
   package let attentionNorms: Norms
+  /// `[heads, buckets]`.
+  package let relativeBias: [[Float]]?
   package let feedForwardNorms: Norms
   package let router: LoadedLinear?
   /// One, or the experts of a mixture.
@@ -35,6 +37,10 @@ package struct BlockWeights: Sendable {
     queryNorm = try loader.norm(block.attention.queryNorm)
     keyNorm = try loader.norm(block.attention.keyNorm)
     attentionNorms = try Norms(block.attentionNorms, loader)
+    relativeBias = try block.attention.relativeBias.map { bias in
+      let values = try loader.values(bias.table, count: bias.buckets * bias.heads)
+      return (0..<bias.heads).map { head in (0..<bias.buckets).map { values[$0 * bias.heads + head] } }
+    }
     feedForwardNorms = try Norms(block.feedForwardNorms, loader)
     switch block.feedForward {
     case .gated(let input, let output, _):

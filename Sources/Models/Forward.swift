@@ -76,6 +76,34 @@ package struct Forward: Sendable {
       .run(hidden, batch, tables: tables, cache: cache)
   }
 
+  /// The last hidden states of sequences, `[tokens, hidden]`, with the final norm: what an encoder gives.
+  package func lastHiddenStates(_ tokens: [Int32], _ batch: TokenBatch) throws -> Matrix {
+    let hidden = try runBlocks(tokens, batch)
+    try loader.norm(model.description.head.norm)?.apply(hidden, into: hidden, workers: workers)
+    return hidden
+  }
+
+  /// The logits of sequences, `[tokens, vocabulary]`, for texts so short that they all fit into memory.
+  package func logits(_ tokens: [Int32], _ batch: TokenBatch) throws -> Matrix {
+    let hidden = try runBlocks(tokens, batch)
+    let head = try loadHead()
+    let result = Matrix(rows: hidden.rows, columns: head.vocabulary)
+    logits(hidden, head, into: result)
+    return result
+  }
+
+  private func runBlocks(_ tokens: [Int32], _ batch: TokenBatch) throws -> Matrix {
+    let hidden = Matrix(rows: tokens.count, columns: model.description.hiddenSize)
+    try embed(tokens, batch, into: hidden)
+    let tables = ModelRotaryTables(model.description, length: batch.longest)
+    for (index, block) in model.description.blocks.enumerated() {
+      let weights = try weights(ofBlock: index)
+      run(block: index, weights, hidden, batch, tables: tables[block])
+      pool.give(weights.matrices)
+    }
+    return hidden
+  }
+
   package func loadHead() throws -> LoadedHead {
     let head = model.description.head
     guard let linear = head.linear else { throw ModelError(file: model.source.place, .notGenerative) }

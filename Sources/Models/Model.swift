@@ -105,6 +105,7 @@ private struct TensorAudit {
     try check(block.attention.queryNorm)
     try check(block.attention.keyNorm)
     try check(block.attention.output)
+    if let bias = block.attention.relativeBias { try check(bias.table, [bias.buckets, bias.heads]) }
     try check(block.feedForwardNorms)
     switch block.feedForward {
     case .gated(let input, let output, _):

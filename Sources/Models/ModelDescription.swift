@@ -1,3 +1,4 @@
+import Foundation
 import Kernels
 
 /// A linear layer as the checkpoint stores it: y = x·Wᵀ + b.
@@ -73,6 +74,30 @@ package struct AttentionDescription: Hashable, Sendable {
   package var queryNorm: NormDescription?
   package var keyNorm: NormDescription?
   package var rotary: RotaryEmbedding?
+  package var relativeBias: RelativeBias?
+}
+
+/// A bias on scores that depends on the distance of query and key, by buckets that widen with it (arXiv 1910.10683,
+/// §2.1).
+package struct RelativeBias: Hashable, Sendable {
+  /// `[buckets, heads]`.
+  package let table: String
+  package let buckets: Int
+  package let heads: Int
+  /// Distances from here on share the last bucket.
+  package let farthest: Int
+
+  /// The bucket of a key at a distance (key's position less the query's): half of the buckets for each direction, half
+  /// of these for a single distance each.
+  package func bucket(ofDistance distance: Int) -> Int {
+    let half = buckets / 2
+    let exact = half / 2
+    let magnitude = abs(distance)
+    let side = distance > 0 ? half : 0
+    guard magnitude >= exact else { return side + magnitude }
+    let share = log(Float(magnitude) / Float(exact)) / log(Float(farthest) / Float(exact))
+    return side + min(half - 1, exact + Int(share * Float(half - exact)))
+  }
 }
 
 package struct ExpertDescription: Hashable, Sendable {

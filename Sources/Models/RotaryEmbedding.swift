@@ -153,6 +153,14 @@ extension RotaryEmbedding {
       let high = try settings.positive("high_freq_factor")
       guard high > low else { throw settings.refusal(of: "high_freq_factor", expected: "more than low_freq_factor") }
       return .llama3(factor: try settings.positive("factor"), low: low, high: high, trained: Double(trained))
+    // Phi-3 files call it by all three names.
+    case _ where ["longrope", "su", "yarn"].contains(type) && settings.has("short_factor"):
+      let factor = try settings.positive("factor", default: Double(limit) / Double(trained))
+      let usual = factor <= 1 ? 1 : (1 + log(factor) / log(Double(max(2, trained)))).squareRoot()
+      return .longrope(
+        short: try settings.numbers("short_factor", count: dimensions / 2),
+        long: try settings.numbers("long_factor", count: dimensions / 2), trained: trained,
+        attentionFactor: try settings.positive("attention_factor", default: usual))
     case "yarn":
       let factor = try settings.positive("factor", default: Double(limit) / Double(trained))
       func temperature(_ scale: Double) -> Double { factor <= 1 ? 1 : 0.1 * scale * log(factor) + 1 }
@@ -163,17 +171,10 @@ extension RotaryEmbedding {
         factor: factor, trained: Double(trained), fast: try settings.positive("beta_fast", default: 32),
         slow: try settings.positive("beta_slow", default: 1), truncates: try settings.flag("truncate", default: true),
         attentionFactor: try settings.positive("attention_factor", default: usual))
-    case "longrope", "su":
-      let factor = try settings.positive("factor", default: Double(limit) / Double(trained))
-      let usual = factor <= 1 ? 1 : (1 + log(factor) / log(Double(max(2, trained)))).squareRoot()
-      return .longrope(
-        short: try settings.numbers("short_factor", count: dimensions / 2),
-        long: try settings.numbers("long_factor", count: dimensions / 2), trained: trained,
-        attentionFactor: try settings.positive("attention_factor", default: usual))
     default:
       throw settings.refusal(
         of: settings.has("rope_type") ? "rope_type" : "type",
-        expected: "one of default, linear, dynamic, llama3, yarn, longrope")
+        expected: "one of default, linear, dynamic, llama3, yarn, longrope (with short_factor and long_factor)")
     }
   }
 }

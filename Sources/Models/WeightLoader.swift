@@ -62,7 +62,11 @@ package struct WeightLoader: Sendable {
 
   /// A tensor of one dimension.
   package func vector(_ name: String) throws -> [Float] {
-    let count = source.shape(of: name)?.first ?? 0
+    try values(name, count: source.shape(of: name)?.first ?? 0)
+  }
+
+  /// The first elements of a tensor.
+  package func values(_ name: String, count: Int) throws -> [Float] {
     var values: [Float] = []
     var reader = source.makeReader()
     try reader.read(name, 0..<count, into: &values)

@@ -16,6 +16,16 @@ extension Architecture {
     return try Encoder(configuration, names, prefix: prefix, hasTypes: true, positionOffset: padding + 1).outline()
   }
 
+  /// MPNet (arXiv 2004.09297): BERT without token types, with a bias on scores that all layers share.
+  static let mpnet = Architecture(modelTypes: ["mpnet"]) { configuration, names throws(ModelError) in
+    let prefix = names.prefix(of: "embeddings.word_embeddings.weight", among: ["mpnet.", ""])
+    var encoder = try Encoder(configuration, names, prefix: prefix, hasTypes: false, positionOffset: 2)
+    encoder.names = .mpnet
+    encoder.relativeBias = RelativeBias(
+      table: prefix + "encoder.relative_attention_bias.weight", buckets: 32, heads: encoder.heads, farthest: 128)
+    return encoder.outline()
+  }
+
   /// DistilBERT (arXiv 1910.01108): BERT's shape under other names, without token types.
   static let distilBERT = Architecture(modelTypes: ["distilbert"]) { configuration, names throws(ModelError) in
     let prefix = names.prefix(of: "embeddings.word_embeddings.weight", among: ["distilbert.", ""])
@@ -42,6 +52,10 @@ private struct Encoder {
       value: "attention.self.value", attentionOutput: "attention.output.dense",
       attentionNorm: "attention.output.LayerNorm", input: "intermediate.dense", output: "output.dense",
       outputNorm: "output.LayerNorm")
+    static let mpnet = Names(
+      layers: "encoder.layer.", query: "attention.attn.q", key: "attention.attn.k", value: "attention.attn.v",
+      attentionOutput: "attention.attn.o", attentionNorm: "attention.LayerNorm", input: "intermediate.dense",
+      output: "output.dense", outputNorm: "output.LayerNorm")
     static let distilled = Names(
       layers: "transformer.layer.", query: "attention.q_lin", key: "attention.k_lin", value: "attention.v_lin",
       attentionOutput: "attention.out_lin", attentionNorm: "sa_layer_norm", input: "ffn.lin1", output: "ffn.lin2",
@@ -49,7 +63,8 @@ private struct Encoder {
   }
 
   let tensors: TensorNames
-  let names: Names
+  var names: Names
+  var relativeBias: RelativeBias?
   let prefix: String
   let hidden: Int
   let heads: Int
@@ -75,7 +90,7 @@ private struct Encoder {
     vocabulary = try configuration.integer("vocab_size", default: 30_522)
     positions = try configuration.integer("max_position_embeddings", default: 512)
     self.positionOffset = positionOffset
-    types = try configuration.integer("type_vocab_size", default: 2)
+    types = hasTypes ? try configuration.integer("type_vocab_size", default: 2) : nil
     activation = try configuration.activation("hidden_act", default: "gelu")
     epsilon = try configuration.positive("layer_norm_eps", default: 1e-12)
     let kind = try configuration.text("position_embedding_type", default: "absolute")
@@ -134,7 +149,7 @@ private struct Encoder {
           heads: heads, keyValueHeads: heads, headDimension: hidden / heads,
           scale: Float(pow(Double(hidden / heads), -0.5)), after: nil),
         input: ProjectionDescription([names.query, names.key, names.value].map { linear($0, hidden, hidden) }),
-        output: linear(names.attentionOutput, hidden, hidden)),
+        output: linear(names.attentionOutput, hidden, hidden), relativeBias: relativeBias),
       attentionNorms: BranchNorms(onSum: norm(base + names.attentionNorm)),
       feedForward: .plain(
         input: linear(names.input, inner, hidden), output: linear(names.output, hidden, inner), activation),
