@@ -14,6 +14,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+    .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
     .package(url: "https://github.com/ordo-one/TextTable", from: "0.0.2"),
     .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
@@ -48,6 +49,16 @@ let package = Package(
       ],
       swiftSettings: settings),
     .target(
+      name: "Tokenizers",
+      dependencies: [
+        "Checkpoints",
+        .product(name: "OrderedCollections", package: "swift-collections"),
+        .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      exclude: ["sentencepiece_model.proto"],
+      swiftSettings: settings),
+    .target(
       name: "Evaluation",
       dependencies: [
         "Checkpoints", "Kernels", "Models", "Packing", .product(name: "SystemPackage", package: "swift-system"),
@@ -56,7 +67,7 @@ let package = Package(
     .target(
       name: "Reports",
       dependencies: [
-        "Checkpoints", "Kernels", "Quantization",
+        "Checkpoints", "Evaluation", "Kernels", "Quantization",
         .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "TextTable", package: "TextTable"),
       ],
@@ -76,7 +87,7 @@ let package = Package(
     .executableTarget(
       name: "ConvertModel",
       dependencies: [
-        "Checkpoints", "Conversion", "Kernels", "Quantization", "Reports",
+        "Checkpoints", "Conversion", "Evaluation", "Kernels", "Models", "Quantization", "Reports", "Tokenizers",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],

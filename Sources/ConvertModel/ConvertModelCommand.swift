@@ -19,6 +19,8 @@ struct ConvertModelCommand: ParsableCommand {
           convert-model inspect Llama-3.2-1B-nf4
         Measure what was lost, from the bytes on disk:
           convert-model report Llama-3.2-1B-nf4 --against Llama-3.2-1B
+        Measure what that does to its predictions:
+          convert-model evaluate Llama-3.2-1B-nf4 --text eval.txt --against Llama-3.2-1B
         Turn it back into an ordinary checkpoint:
           convert-model unpack Llama-3.2-1B-nf4 -o dense
 
@@ -32,7 +34,7 @@ struct ConvertModelCommand: ParsableCommand {
        130  interrupted
       """,
     version: toolVersion,
-    subcommands: [Convert.self, Inspect.self, Report.self, Unpack.self, Verify.self],
+    subcommands: [Convert.self, Inspect.self, Report.self, Evaluate.self, Generate.self, Unpack.self, Verify.self],
     defaultSubcommand: Convert.self)
 }
 

@@ -3,6 +3,7 @@ import Conversion
 import Foundation
 import Kernels
 import Quantization
+import SystemPackage
 
 /// How weights are quantized.
 struct SchemeArguments: ParsableArguments {
@@ -89,6 +90,39 @@ struct RunningArguments: ParsableArguments {
 
   func validate() throws {
     if let threads, !(1...1024).contains(threads) { throw ValidationError("--threads \(threads): from 1 to 1024") }
+  }
+}
+
+/// How much memory the program may use.
+struct MemoryArguments: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Memory to use, such as 8G or 500M: activations beyond half of it go to a file. (default: 60 % of the machine's)",
+      valueName: "size"))
+  var maxMemory: ByteCount?
+
+  @Option(
+    help: ArgumentHelp("Where that file is made. (default: the system's folder for such files)", valueName: "folder"))
+  var temporaryFolder: String?
+
+  var limit: Int { maxMemory?.count ?? Int(Double(ProcessInfo.processInfo.physicalMemory) * 0.6) }
+
+  var spillFolder: FilePath { FilePath(temporaryFolder ?? FileManager.default.temporaryDirectory.path) }
+}
+
+/// A number of bytes as people write it.
+struct ByteCount: ExpressibleByArgument, Hashable {
+  let count: Int
+
+  init?(argument: String) {
+    let units: [(suffix: String, factor: Double)] = [
+      ("K", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12), ("", 1),
+    ]
+    let text = argument.uppercased().replacing("B", with: "")
+    guard let unit = units.first(where: { text.hasSuffix($0.suffix) }),
+      let number = Double(text.dropLast(unit.suffix.count)), number > 0, number * unit.factor < 1e18
+    else { return nil }
+    count = Int(number * unit.factor)
   }
 }
 

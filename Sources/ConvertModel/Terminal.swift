@@ -2,7 +2,10 @@ import ArgumentParser
 import Checkpoints
 import Conversion
 import Foundation
+import Models
 import Synchronization
+import SystemPackage
+import Tokenizers
 
 /// Exit codes as in `sysexits.h`.
 enum Exit {
@@ -29,6 +32,18 @@ func reportingErrors(_ body: () throws -> Void) throws {
     case .cancelled: throw Exit.interrupted
     default: throw Exit.data
     }
+  } catch let error as ModelError {
+    printError("\(error)")
+    throw Exit.data
+  } catch let error as TokenizerError {
+    printError("\(error)")
+    throw error.isMissingInput ? Exit.noInput : Exit.data
+  } catch let error as InputError {
+    printError("\(error)")
+    throw Exit.data
+  } catch is CancellationError {
+    printError("interrupted")
+    throw Exit.interrupted
   } catch let error as RecipeError {
     printError("\(error)")
     throw ExitCode.validationFailure
@@ -37,6 +52,28 @@ func reportingErrors(_ body: () throws -> Void) throws {
 
 func printError(_ text: String) {
   FileHandle.standardError.write(Data("convert-model: error: \(text)\n".utf8))
+}
+
+/// A file that cannot serve as what it was given for.
+struct InputError: Error, CustomStringConvertible {
+  let file: String
+  let problem: String
+
+  init(_ file: String, _ problem: String) {
+    self.file = file
+    self.problem = problem
+  }
+
+  var description: String { "\(file.printable): \(problem)" }
+}
+
+/// Reads a text file, which must be UTF-8.
+func readText(_ path: FilePath) throws -> String {
+  let bytes = try readWhole(path, limit: 1 << 30)
+  guard let text = String(validating: bytes, as: UTF8.self) else {
+    throw InputError(path.string, "is not text in UTF-8; convert it first, for example with iconv")
+  }
+  return text
 }
 
 /// A line of progress on standard error where that is a terminal; silence elsewhere.
@@ -53,21 +90,34 @@ final class ProgressDisplay: Sendable {
 
   init(verb: String) { self.verb = verb }
 
+  /// - Parameters:
+  ///   - share: of the work that is done.
+  ///   - total: what all of the work amounts to, in units of `noun`.
+  func show(share: Double, of total: Int, _ noun: String) {
+    show { elapsed in
+      let rate = share * Double(total) / max(elapsed, 1e-3)
+      return "\(Int(100 * share)) %  \(Int(rate)) \(noun)/s  \(clock(elapsed * (1 / max(share, 1e-6) - 1))) left"
+    }
+  }
+
   func show(_ progress: ByteProgress) {
+    show { elapsed in
+      let rate = Double(progress.done) / max(elapsed, 1e-3)
+      let left = Double(progress.total - progress.done) / max(rate, 1)
+      let share = 100 * progress.done / max(progress.total, 1)
+      return "\(share) %  \(bytes(progress.done)) of \(bytes(progress.total))  \(bytes(Int(rate)))/s  \(clock(left)) left"
+    }
+  }
+
+  private func show(_ text: (_ elapsed: Double) -> String) {
     guard isTerminal else { return }
     state.withLock { state in
       let now = ContinuousClock.now
       guard state.lastShown.duration(to: now) > .milliseconds(100) else { return }
       state.lastShown = now
       state.hasShown = true
-      let elapsed = state.started.duration(to: now).seconds
-      let rate = Double(progress.done) / max(elapsed, 1e-3)
-      let left = Double(progress.total - progress.done) / max(rate, 1)
-      let share = 100 * progress.done / max(progress.total, 1)
-      let line =
-        "\(verb) \(share) %  \(bytes(progress.done)) of \(bytes(progress.total))  \(bytes(Int(rate)))/s  "
-        + "\(clock(left)) left"
-      FileHandle.standardError.write(Data("\r\u{1b}[K\(line)".utf8))
+      let line = text(state.started.duration(to: now).seconds)
+      FileHandle.standardError.write(Data("\r\u{1b}[K\(verb) \(line)".utf8))
     }
   }
 

@@ -39,6 +39,26 @@ package struct PackedSource: WeightSource {
 }
 
 extension Model {
+  /// The folder with the tokenizer and the other files.
+  package var folder: FilePath { FilePath(source.place) }
+
+  /// The tokens that end a text: `eos_token_id` of generation_config.json, or of config.json.
+  package func endTokens() throws(CheckpointError) -> Set<Int32> {
+    for name in ["generation_config.json", "config.json"] {
+      let path = folder.appending(name)
+      let document: JSONValue
+      do {
+        document = try readJSONObject(path)
+      } catch {
+        if case .notFound = error.reason { continue }
+        throw error
+      }
+      guard let value = document["eos_token_id"] else { continue }
+      return Set((value.array ?? [value]).compactMap { $0.integer.flatMap { Int32(exactly: $0) } })
+    }
+    return []
+  }
+
   /// Opens a folder or file, packed or not, as a model that can be run.
   package init(_ path: FilePath) throws {
     if PackedCheckpoint.isPacked(path) {

@@ -117,10 +117,10 @@ private func attendTile(
   withUnsafeTemporaryAllocation(of: Float.self, capacity: queryTile * (scoreStride + 2)) { scratch in
     guard let scores = scratch.baseAddress else { return }
     // Bounds: scores take queryTile · scoreStride floats, the running maxima and sums queryTile each.
-    scratch.initialize(repeating: 0)
+    // Every product writes the scores it is read for; lanes past them are set by softmaxStep.
     let maxima = scores + queryTile * scoreStride
     let sums = maxima + queryTile
-    for row in 0..<queryCount { maxima[row] = -.infinity }
+    for row in 0..<queryCount { (maxima[row], sums[row]) = (-.infinity, 0) }
     var start = firstKey
     var isFirst = true
     while start < endKey {

@@ -17,7 +17,8 @@ extension SIMD16 where Scalar == Float {
     return Swift.max(Swift.max(four.x, four.y), Swift.max(four.z, four.w))
   }
 
-  /// eˣ to 2 units in the last place for −87 ≤ x ≤ 88; the value at the bound beyond. NaN stays NaN.
+  /// eˣ to 2 units in the last place for −87 ≤ x ≤ 88; the value at the bound beyond. A quiet NaN stays one: its low
+  /// bits, which go into the exponent, are zeros.
   ///
   /// x = n·ln 2 + r with |r| ≤ ln 2 / 2; eʳ is a polynomial of degree 6, its factor 2ⁿ goes into the exponent bits.
   @inline(__always)
@@ -37,8 +38,7 @@ extension SIMD16 where Scalar == Float {
     sum = sum * rest + 1
     sum = sum * rest + 1
     // The low bits of the shifted number are n; added to the exponent field, they multiply by 2ⁿ.
-    let power = (sum.words &+ ((shifted.words &- Self(repeating: roundingShift).words) &<< 23)).floats
-    return power.replacing(with: self, where: self .!= self)
+    return (sum.words &+ ((shifted.words &- Self(repeating: roundingShift).words) &<< 23)).floats
   }
 
   /// 1 / (1 + e⁻ˣ).

@@ -140,10 +140,10 @@ package struct LoadedHead: Sendable {
 package struct ModelRotaryTables: Sendable {
   private let tables: [RotaryEmbedding: RotaryTables]
 
-  package init(_ description: ModelDescription, length: Int) {
+  package init(_ description: ModelDescription, length: Int, rows: Int? = nil) {
     var tables: [RotaryEmbedding: RotaryTables] = [:]
     for rotary in description.blocks.compactMap(\.attention.rotary) where tables[rotary] == nil {
-      tables[rotary] = rotary.tables(length: length)
+      tables[rotary] = rotary.tables(length: length, rows: rows ?? length)
     }
     self.tables = tables
   }

@@ -74,13 +74,21 @@ package struct RotaryEmbedding: Hashable, Sendable {
     }
   }
 
-  /// Cosines and sines for the positions of a sequence, `[length, dimensions / 2]` each.
-  package func tables(length: Int) -> RotaryTables {
+  /// Whether frequencies change as a sequence grows.
+  package var dependsOnLength: Bool {
+    switch scaling {
+    case .dynamic, .longrope: true
+    default: false
+    }
+  }
+
+  /// Cosines and sines for the positions of a sequence of a length, `[rows, dimensions / 2]` each.
+  package func tables(length: Int, rows: Int) -> RotaryTables {
     let frequencies = frequencies(length: length)
-    let cosines = Matrix(rows: length, columns: frequencies.count)
-    let sines = Matrix(rows: length, columns: frequencies.count)
+    let cosines = Matrix(rows: rows, columns: frequencies.count)
+    let sines = Matrix(rows: rows, columns: frequencies.count)
     let factor = attentionFactor
-    for position in 0..<length {
+    for position in 0..<rows {
       cosines.withRows(position..<(position + 1)) { cosine in
         sines.withRows(position..<(position + 1)) { sine in
           for (index, frequency) in frequencies.enumerated() {

@@ -1,0 +1,82 @@
+import ArgumentParser
+import Checkpoints
+import Evaluation
+import Models
+import Reports
+import SystemPackage
+import Tokenizers
+
+struct Evaluate: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Run a model over a text: perplexity and, against another model, KL divergence and agreement.",
+    discussion: """
+      MODEL is an ordinary checkpoint or one written by convert-model, which is decoded block by block. The text is \
+      encoded by the model's tokenizer without special tokens and cut into windows, each seen alone; a window's first \
+      token is not predicted. The standard error is that of the perplexity, from the spread of the windows.
+
+      EXAMPLES
+        convert-model evaluate OUT --text eval.txt --against SOURCE
+        convert-model evaluate MODEL --text eval.txt --window 2048 --stride 1024 --json
+      """)
+
+  @Argument(help: "A model folder or a .safetensors file with config.json beside it.")
+  var model: String
+
+  @Option(help: ArgumentHelp("A text file in UTF-8.", valueName: "file"))
+  var text: String
+
+  @Option(help: ArgumentHelp("The model to compare with, usually the one it was made from.", valueName: "source"))
+  var against: String?
+
+  @Option(name: [.short, .long], help: "Tokens of a window.")
+  var window = 512
+
+  @Option(help: "Tokens from one window's start to the next; less than the window makes them overlap. (default: window)")
+  var stride: Int?
+
+  @Option(name: .customLong("tokens"), help: ArgumentHelp("Only the first tokens of the text.", valueName: "count"))
+  var tokenLimit: Int?
+
+  @OptionGroup(title: "Running") var running: RunningArguments
+  @OptionGroup(title: "Running") var memory: MemoryArguments
+
+  func validate() throws {
+    guard window >= 2 else { throw ValidationError("--window \(window): at least 2") }
+    if let stride, !(1...window).contains(stride) {
+      throw ValidationError("--stride \(stride): from 1 to the window's \(window)")
+    }
+    if let tokenLimit, tokenLimit < window {
+      throw ValidationError("--tokens \(tokenLimit): less than one window of \(window)")
+    }
+  }
+
+  func run() throws {
+    try reportingErrors {
+      let subject = try Model(FilePath(model))
+      let reference = try against.map { try Model(FilePath($0)) }
+      let tokenizer = try Tokenizer(folder: subject.folder)
+      let all = tokenizer.encode(try readText(FilePath(text)), addSpecialTokens: false)
+      let windows = TextWindows(
+        tokenLimit.map { Array(all.prefix($0)) } ?? all, length: window, stride: stride ?? window)
+      guard let last = windows.windows.last else {
+        throw InputError(text, "its \(all.count) tokens do not fill one window of \(window); use a smaller --window")
+      }
+      let options = Evaluator.Options(
+        workers: running.workers, memoryLimit: memory.limit / 2, spillFolder: memory.spillFolder)
+      let interruption = Interruption()
+      let display = ProgressDisplay(verb: "Evaluating")
+      defer { display.finish() }
+      let started = ContinuousClock.now
+      let total = windows.windows.count * windows.length
+      let evaluation = try Evaluator(subject, against: reference, options).run(windows) { share in
+        display.show(share: share, of: total, "tokens")
+        return !interruption.isRequested
+      }
+      display.finish()
+      let report = EvaluationReport(
+        model: model, against: against, text: text, evaluation: evaluation, usedTokens: last.tokens.upperBound,
+        textTokens: all.count, unusedTensors: subject.unusedTensors, seconds: started.duration(to: .now).seconds)
+      print(running.json ? report.json.text(indent: 2) : report.rendered)
+    }
+  }
+}

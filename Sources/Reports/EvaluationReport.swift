@@ -1,0 +1,89 @@
+import Checkpoints
+import Evaluation
+import Kernels
+import OrderedCollections
+
+/// What `evaluate` found, for people and programs.
+package struct EvaluationReport: Hashable, Sendable {
+  package let model: String
+  package let against: String?
+  package let text: String
+  package let evaluation: Evaluation
+  /// Tokens of the text that fill windows, of all that it has.
+  package let usedTokens: Int
+  package let textTokens: Int
+  package let unusedTensors: [String]
+  package let seconds: Double
+
+  package init(
+    model: String, against: String?, text: String, evaluation: Evaluation, usedTokens: Int, textTokens: Int,
+    unusedTensors: [String], seconds: Double
+  ) {
+    self.model = model
+    self.against = against
+    self.text = text
+    self.evaluation = evaluation
+    self.usedTokens = usedTokens
+    self.textTokens = textTokens
+    self.unusedTensors = unusedTensors
+    self.seconds = seconds
+  }
+
+  private var tokensPerSecond: Double { Double(usedTokens) / max(seconds, 1e-9) }
+
+  package var rendered: String {
+    let error = evaluation.standardError.map { " ± \(Figures.fixed($0, 4))" } ?? ""
+    var rows = [["perplexity", Figures.fixed(evaluation.perplexity, 5) + error]]
+    if let comparison = evaluation.comparison {
+      rows += [
+        ["KL divergence, mean", Figures.fixed(comparison.divergence, 6) + " nats"],
+        ["KL divergence, 99 % of tokens", Figures.fixed(comparison.divergence99, 6) + " nats at most"],
+        ["same most probable token", Figures.percent(comparison.agreement)],
+        ["accepted as a draft", Figures.percent(comparison.acceptance)],
+      ]
+    }
+    rows += [
+      ["predicted tokens", "\(evaluation.tokens)"],
+      ["windows", windows],
+      ["text", "\(text.printable): \(usedTokens) of \(textTokens) tokens"],
+      ["time", "\(Figures.fixed(seconds, 2)) s, \(Figures.fixed(tokensPerSecond, 0)) tokens/s"],
+    ]
+    let title = model.printable + (against.map { " against \($0.printable)" } ?? "")
+    var lines = [title, table([TableColumn(title: ""), TableColumn(title: "")], rows)]
+    if !unusedTensors.isEmpty {
+      let names = unusedTensors.prefix(3).map(\.printable).joined(separator: ", ")
+      lines.append(
+        "not part of the model as it was run: \(Figures.count(unusedTensors.count, "tensor")) (\(names)"
+          + (unusedTensors.count > 3 ? ", …)" : ")"))
+    }
+    return lines.joined(separator: "\n")
+  }
+
+  private var windows: String {
+    "\(evaluation.window) tokens"
+      + (evaluation.stride < evaluation.window
+        ? ", one every \(evaluation.stride) (each token predicted once)" : ", not overlapping")
+  }
+
+  package var json: JSONValue {
+    var members: [(String, JSONValue)] = [
+      ("model", .string(model)), ("text", .string(text)), ("perplexity", .real(evaluation.perplexity)),
+      ("standardError", evaluation.standardError.map { .real($0) } ?? .null),
+      ("tokens", .integer(evaluation.tokens)), ("window", .integer(evaluation.window)),
+      ("stride", .integer(evaluation.stride)), ("usedTokens", .integer(usedTokens)),
+      ("textTokens", .integer(textTokens)),
+    ]
+    if let comparison = evaluation.comparison {
+      members += [
+        ("against", .string(against ?? "")), ("klDivergence", .real(comparison.divergence)),
+        ("klDivergence99", .real(comparison.divergence99)), ("top1Agreement", .real(comparison.agreement)),
+        ("draftAcceptance", .real(comparison.acceptance)),
+      ]
+    }
+    members += [
+      ("unusedTensors", .array(unusedTensors.map { .string($0) })), ("seconds", .real(seconds)),
+      ("tokensPerSecond", .real(tokensPerSecond)),
+    ]
+    return .object(.init(uniqueKeysWithValues: members))
+  }
+}
