@@ -36,8 +36,13 @@ bench: build
 	Benchmarks/run $(PROGRAM)
 
 # One binary with the Swift libraries inside, completions for three shells, and the manual page.
+# OpenBLAS goes in, too: a folder with its archives alone comes first on the linker's way.
+ARCHIVES := .build/archives
 install: setup
-	$(SWIFT) build -c release --product convert-model --static-swift-stdlib --scratch-path .build/static
+	mkdir -p $(ARCHIVES)
+	ln -sf "$$(pkg-config --variable=libdir openblas)/libopenblas.a" $(ARCHIVES)/libopenblas.a
+	$(SWIFT) build -c release --product convert-model --static-swift-stdlib --scratch-path .build/static \
+	  -Xlinker -L$(CURDIR)/$(ARCHIVES)
 	$(SWIFT) package -c release plugin generate-manual
 	install -d "$(TARGET)/bin" "$(TARGET)/share/man/man1" "$(TARGET)/share/bash-completion/completions" \
 	  "$(TARGET)/share/zsh/site-functions" "$(TARGET)/share/fish/vendor_completions.d"

@@ -35,10 +35,12 @@ let package = Package(
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: settings),
-    .target(name: "Models", dependencies: [
-      "Checkpoints", "Kernels", .product(name: "OrderedCollections", package: "swift-collections"),
-      .product(name: "SystemPackage", package: "swift-system"),
-    ], swiftSettings: settings),
+    .target(
+      name: "Models",
+      dependencies: [
+        "Checkpoints", "Kernels", .product(name: "OrderedCollections", package: "swift-collections"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ], swiftSettings: settings),
     .target(name: "Quantization", dependencies: ["Kernels"], swiftSettings: settings),
     .target(
       name: "Packing",
@@ -93,6 +95,17 @@ let package = Package(
       ],
       swiftSettings: settings),
 
+    // MARK: Benchmarks
+    .executableTarget(
+      name: "ForwardBenchmarks",
+      dependencies: [
+        "Checkpoints", "Evaluation", "Kernels", "Models",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Benchmarks/ForwardBenchmarks",
+      swiftSettings: settings),
+
     // MARK: Tests
     .target(
       name: "TestSupport",
@@ -116,6 +129,14 @@ let package = Package(
       name: "ModelsTests",
       dependencies: [
         "Checkpoints", "Kernels", "Models", "TestSupport",
+        .product(name: "OrderedCollections", package: "swift-collections"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: settings),
+    .testTarget(
+      name: "EvaluationTests",
+      dependencies: [
+        "Checkpoints", "Evaluation", "Kernels", "Models", "TestSupport", "Tokenizers",
         .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],

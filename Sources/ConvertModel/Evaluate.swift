@@ -31,7 +31,8 @@ struct Evaluate: ParsableCommand {
   @Option(name: [.short, .long], help: "Tokens of a window.")
   var window = 512
 
-  @Option(help: "Tokens from one window's start to the next; less than the window makes them overlap. (default: window)")
+  @Option(
+    help: "Tokens from one window's start to the next; less than the window makes them overlap. (default: window)")
   var stride: Int?
 
   @Option(name: .customLong("tokens"), help: ArgumentHelp("Only the first tokens of the text.", valueName: "count"))

@@ -24,7 +24,8 @@ struct Generate: ParsableCommand {
   @Option(name: [.short, .long], help: "The text to continue.")
   var prompt: String
 
-  @Option(name: [.short, .customLong("tokens")], help: ArgumentHelp("The most tokens to add.", valueName: "count"))
+  @Option(
+    name: [.customShort("n"), .customLong("tokens")], help: ArgumentHelp("The most tokens to add.", valueName: "count"))
   var tokenLimit = 128
 
   @Option(help: "How freely tokens are drawn; 0 takes the most probable one.")
@@ -55,7 +56,9 @@ struct Generate: ParsableCommand {
       let tokenizer = try Tokenizer(folder: subject.folder)
       let ends = try subject.endTokens()
       let interruption = Interruption()
-      let start = tokenizer.encode(prompt, addSpecialTokens: true).filter { !ends.contains($0) || tokenizer.isSpecial($0) }
+      let start = tokenizer.encode(prompt, addSpecialTokens: true).filter {
+        !ends.contains($0) || tokenizer.isSpecial($0)
+      }
       guard !start.isEmpty else { throw ValidationError("--prompt is empty, and this tokenizer begins no text itself") }
       let generation = try Generation(
         subject, capacity: start.count + tokenLimit, memoryLimit: memory.limit / 2, workers: running.workers)

@@ -105,7 +105,8 @@ final class ProgressDisplay: Sendable {
       let rate = Double(progress.done) / max(elapsed, 1e-3)
       let left = Double(progress.total - progress.done) / max(rate, 1)
       let share = 100 * progress.done / max(progress.total, 1)
-      return "\(share) %  \(bytes(progress.done)) of \(bytes(progress.total))  \(bytes(Int(rate)))/s  \(clock(left)) left"
+      return
+        "\(share) %  \(bytes(progress.done)) of \(bytes(progress.total))  \(bytes(Int(rate)))/s  \(clock(left)) left"
     }
   }
 

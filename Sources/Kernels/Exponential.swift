@@ -17,7 +17,7 @@ extension SIMD16 where Scalar == Float {
     return Swift.max(Swift.max(four.x, four.y), Swift.max(four.z, four.w))
   }
 
-  /// eˣ to 2 units in the last place for −87 ≤ x ≤ 88; the value at the bound beyond. A quiet NaN stays one: its low
+  /// eˣ, within 2.6e-7 relatively, for −87 ≤ x ≤ 88; the value at the bound beyond. A quiet NaN stays one: its low
   /// bits, which go into the exponent, are zeros.
   ///
   /// x = n·ln 2 + r with |r| ≤ ln 2 / 2; eʳ is a polynomial of degree 6, its factor 2ⁿ goes into the exponent bits.

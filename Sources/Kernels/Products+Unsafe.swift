@@ -61,17 +61,28 @@ func product(
     alpha, a, Int32(strideA), b, Int32(strideB), beta, c, Int32(strideC))
 }
 
-/// The rate that BLAS's sgemm reaches here on square matrices, one call a thread, for comparison in benchmarks.
-/// - Returns: floating-point operations.
-package func multiplySquares(size: Int, workers: Int) -> Int {
-  let matrices = (0..<workers).map { _ in
-    (Matrix(rows: size, columns: size), Matrix(rows: size, columns: size), Matrix(rows: size, columns: size))
+/// Products of square matrices, one call of BLAS's sgemm a thread: the rate to compare linear layers with.
+package struct SquareProducts: Sendable {
+  private let size: Int
+  private let matrices: [(Matrix, Matrix, Matrix)]
+
+  package init(size: Int, workers: Int) {
+    self.size = size
+    matrices = (0..<workers).map { _ in
+      (Matrix(rows: size, columns: size), Matrix(rows: size, columns: size), Matrix(rows: size, columns: size))
+    }
   }
-  runTiles(count: workers, workers: workers) { tile in
-    let (a, b, c) = matrices[tile]
-    product(
-      a.base, size, b.base, size, isTransposed: true, c.base, size, rows: size, columns: size, inner: size, alpha: 1,
-      beta: 0)
+
+  /// - Returns: the floating-point operations of one round.
+  package func run() -> Int {
+    let (size, matrices) = (size, matrices)
+    runTiles(count: matrices.count, workers: matrices.count) { tile in
+      let (a, b, c) = matrices[tile]
+      // Bounds: all three are size · size.
+      product(
+        a.base, size, b.base, size, isTransposed: true, c.base, size, rows: size, columns: size, inner: size, alpha: 1,
+        beta: 0)
+    }
+    return 2 * size * size * size * matrices.count
   }
-  return 2 * size * size * size * workers
 }

@@ -126,7 +126,8 @@ package struct ModelConfiguration: Sendable {
 
   private static let activations: [String: Activation] = [
     "silu": .silu, "swish": .silu, "gelu": .gelu, "gelu_new": .geluTanh, "gelu_pytorch_tanh": .geluTanh,
-    "gelu_fast": .geluTanh, "gelu_python_tanh": .geluTanh, "quick_gelu": .quickGelu, "relu": .relu, "relu2": .reluSquared,
+    "gelu_fast": .geluTanh, "gelu_python_tanh": .geluTanh, "quick_gelu": .quickGelu, "relu": .relu,
+    "relu2": .reluSquared,
   ]
 
   package func activation(_ key: String, default fallback: String) throws(ModelError) -> Activation {

@@ -33,24 +33,24 @@ package struct ModelError: Error, Hashable, CustomStringConvertible {
   private var explanation: String {
     let name = item?.printable ?? ""
     return switch reason {
-      case .noConfiguration: "there is no config.json, so the model cannot be run. Put it beside the weights"
-      case .unknownType(let type, let known):
-        "model_type '\(type.printable)' is not one that can be run here; known are \(known.joined(separator: ", "))."
-          + " Methods without calibration convert it all the same"
-      case .missingKey: "'\(name)' is missing; this model needs it"
-      case .wrongValue(let found, let expected): "'\(name)' is \(found.printable); expected \(expected)"
-      case .missingTensor(let shape):
-        "tensor '\(name)' \(shape) is missing, which the configuration asks for: checkpoint and config.json do not"
-          + " belong together, or a shard is missing"
-      case .wrongShape(let found, let expected):
-        "tensor '\(name)' has shape \(found); the configuration asks for \(expected)"
-      case .notGenerative: "the model is an encoder without a language head: it gives no probabilities of next tokens"
-      case .tokenOutOfRange(let token, let vocabulary):
-        "token \(token) is outside the vocabulary of \(vocabulary): the tokenizer is another model's"
-      case .tooLong(let tokens, let limit):
-        "a window of \(tokens) tokens is longer than the \(limit) positions of the model; use a smaller --window"
-      case .notFinite(let place):
-        "the model gives values that are not finite (\(place.printable)): its weights are damaged"
+    case .noConfiguration: "there is no config.json, so the model cannot be run. Put it beside the weights"
+    case .unknownType(let type, let known):
+      "model_type '\(type.printable)' is not one that can be run here; known are \(known.joined(separator: ", "))."
+        + " Methods without calibration convert it all the same"
+    case .missingKey: "'\(name)' is missing; this model needs it"
+    case .wrongValue(let found, let expected): "'\(name)' is \(found.printable); expected \(expected)"
+    case .missingTensor(let shape):
+      "tensor '\(name)' \(shape) is missing, which the configuration asks for: checkpoint and config.json do not"
+        + " belong together, or a shard is missing"
+    case .wrongShape(let found, let expected):
+      "tensor '\(name)' has shape \(found); the configuration asks for \(expected)"
+    case .notGenerative: "the model is an encoder without a language head: it gives no probabilities of next tokens"
+    case .tokenOutOfRange(let token, let vocabulary):
+      "token \(token) is outside the vocabulary of \(vocabulary): the tokenizer is another model's"
+    case .tooLong(let tokens, let limit):
+      "a window of \(tokens) tokens is longer than the \(limit) positions of the model; use a smaller --window"
+    case .notFinite(let place):
+      "the model gives values that are not finite (\(place.printable)): its weights are damaged"
     }
   }
 }

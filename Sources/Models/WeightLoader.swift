@@ -95,7 +95,9 @@ package struct WeightLoader: Sendable {
         let lead = first % 8
         try state.reader.read(table, first - lead..<first + width, into: &state.values)
         let values = state.values
-        target.withRows(position..<(position + 1)) { row in for column in 0..<width { row[column] = values[lead + column] } }
+        target.withRows(position..<(position + 1)) { row in
+          for column in 0..<width { row[column] = values[lead + column] }
+        }
       }
     }
   }

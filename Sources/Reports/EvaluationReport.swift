@@ -1,5 +1,6 @@
 import Checkpoints
 import Evaluation
+import Foundation
 import Kernels
 import OrderedCollections
 
@@ -49,7 +50,8 @@ package struct EvaluationReport: Hashable, Sendable {
       ["time", "\(Figures.fixed(seconds, 2)) s, \(Figures.fixed(tokensPerSecond, 0)) tokens/s"],
     ]
     let title = model.printable + (against.map { " against \($0.printable)" } ?? "")
-    var lines = [title, table([TableColumn(title: ""), TableColumn(title: "")], rows)]
+    let width = rows.map { $0[0].count }.max() ?? 0
+    var lines = [title] + rows.map { "  " + $0[0].padding(toLength: width + 2, withPad: " ", startingAt: 0) + $0[1] }
     if !unusedTensors.isEmpty {
       let names = unusedTensors.prefix(3).map(\.printable).joined(separator: ", ")
       lines.append(

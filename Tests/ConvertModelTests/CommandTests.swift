@@ -52,6 +52,26 @@ import Testing
     #expect(try again.json["totals"]?["quantized_tensors"]?.integer == 21)
   }
 
+  @Test func aModelIsEvaluatedAgainstItsSourceAndContinuesATextAsBefore() async throws {
+    _ = try await run(tiny, "-o", path("out"), "--method", "absmax")
+    let text = Fixtures.path("text/tiny-eval.txt").string
+    let found = try await run(
+      "evaluate", path("out"), "--text", text, "--against", tiny, "--window", "128", "--tokens", "2048", "--json")
+    #expect(found.code == 0 && found.error.isEmpty)
+    let json = try found.json
+    #expect(json["tokens"]?.integer == 16 * 127 && json["window"]?.integer == 128 && json["stride"]?.integer == 128)
+    let divergence = try #require(json["klDivergence"]?.double)
+    #expect(divergence > 0 && divergence < 0.01 && divergence < json["klDivergence99"]?.double ?? 0)
+    #expect(json["top1Agreement"]?.double ?? 0 > 0.9 && json["draftAcceptance"]?.double ?? 0 > 0.9)
+    #expect(json["perplexity"]?.double ?? 0 > 1 && json["standardError"]?.double ?? 0 > 0)
+    let shown = try await run("evaluate", tiny, "--text", text, "--tokens", "512", "--window", "512")
+    #expect(shown.code == 0 && shown.output.contains("predicted tokens  511"))
+    let first = try await run("generate", tiny, "--prompt", "The", "--tokens", "20", "--json")
+    #expect(try first.code == 0 && first.json["tokens"]?.array?.count ?? 0 > 0)
+    let drawn = ["generate", tiny, "--prompt", "The", "--temperature", "1.2", "--seed", "4", "--tokens", "20"]
+    #expect(try await Self.run(drawn).output == Self.run(drawn).output)
+  }
+
   @Test func theDryRunWritesNothingAndKnowsEveryByte() async throws {
     let planned = try await run(tiny, "-o", path("out"), "--method", "absmax", "--bits", "3", "--dry-run", "--json")
     #expect(planned.code == 0)
@@ -84,7 +104,21 @@ import Testing
   @Test func exitCodesAreThoseOfSysexits() async throws {
     _ = try await run(tiny, "-o", path("out"))
     try folder.write(Array("GGUF\u{3}\0\0\0\0\0\0\0\0".utf8), to: "model.gguf")
+    try folder.write([0xff, 0xfe, 0x41], to: "latin.txt")
+    try folder.write(Array("short".utf8), to: "short.txt")
+    let text = Fixtures.path("text/tiny-eval.txt").string
+    let bare = Fixtures.path("architectures/llama").string
+    let encoder = Fixtures.path("architectures/bert").string
     let cases: [(code: Int32, arguments: [String], message: String)] = [
+      (64, ["evaluate", tiny, "--text", text, "--window", "1"], "--window 1: at least 2"),
+      (64, ["evaluate", tiny, "--text", text, "--stride", "600"], "from 1 to the window's 512"),
+      (64, ["evaluate", tiny, "--text", text, "--tokens", "100"], "less than one window"),
+      (64, ["evaluate", tiny, "--text", text, "--max-memory", "much"], "much"),
+      (64, ["generate", tiny, "--prompt", "a", "--top-p", "2"], "above 0, at most 1"),
+      (65, ["evaluate", tiny, "--text", path("latin.txt")], "is not text in UTF-8"),
+      (65, ["evaluate", tiny, "--text", path("short.txt")], "do not fill one window of 512"),
+      (66, ["evaluate", bare, "--text", text], "neither tokenizer.json nor tokenizer.model"),
+      (66, ["evaluate", tiny, "--text", path("nowhere.txt")], "no such file or folder"),
       (64, [tiny], "Missing expected argument '--output"),
       (64, [tiny, "-o", path("x"), "--method", "gptq9"], "gptq9"),
       (64, [tiny, "-o", path("x"), "--method", "nf4", "--bits", "3"], "nf4 has 4 bits, not 3"),

@@ -9,7 +9,8 @@ import Testing
 @Suite struct ArchitectureGoldens {
   private static let folder = Fixtures.path("architectures")
 
-  static let cases: [String] = (try? FileManager.default.contentsOfDirectory(atPath: folder.string))?
+  static let cases: [String] =
+    (try? FileManager.default.contentsOfDirectory(atPath: folder.string))?
     .filter { FileManager.default.fileExists(atPath: folder.appending($0).appending("config.json").string) }
     .sorted() ?? []
 

@@ -16,7 +16,8 @@ extension Architecture {
     let hasBias = try configuration.flag("attention_bias", default: true)
     let share = try configuration.number("rotary_pct", default: 0.25)
     let rotary = try RotaryEmbedding(
-      configuration, headDimension: sizes.dimension, theta: try configuration.number("rotary_emb_base", default: 10_000),
+      configuration, headDimension: sizes.dimension,
+      theta: try configuration.number("rotary_emb_base", default: 10_000),
       alwaysPartial: true, partial: share)
     let isTied = try configuration.flag("tie_word_embeddings", default: false)
     let heads = ["embed_out.weight", "lm_head.weight"]

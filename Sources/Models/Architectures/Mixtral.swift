@@ -41,25 +41,27 @@ struct ExpertNames {
     let present = isStacked || names.contains("\(experts)0.\(gate).weight") ? count : 1
     return MixtureDescription(
       router: LinearDescription(base + "gate", count, hidden),
-      experts: (0..<present).lazy.prefix { isStacked || $0 == 0 || names.contains("\(experts)\($0 - 1).\(gate).weight") }
-        .map { index in
-          isStacked
-            ? ExpertDescription(
-              input: ProjectionDescription([
-                LinearDescription(
-                  weight: experts + "gate_up_proj", bias: nil, outputs: 2 * width, inputs: hidden,
-                  storage: .expert(index, of: count))
-              ]),
-              output: LinearDescription(
-                weight: experts + "down_proj", bias: nil, outputs: hidden, inputs: width,
-                storage: .expert(index, of: count)))
-            : ExpertDescription(
-              input: ProjectionDescription([
-                LinearDescription("\(experts)\(index).\(gate)", width, hidden),
-                LinearDescription("\(experts)\(index).\(up)", width, hidden),
-              ]),
-              output: LinearDescription("\(experts)\(index).\(down)", hidden, width))
-        },
+      experts: (0..<present).lazy.prefix {
+        isStacked || $0 == 0 || names.contains("\(experts)\($0 - 1).\(gate).weight")
+      }
+      .map { index in
+        isStacked
+          ? ExpertDescription(
+            input: ProjectionDescription([
+              LinearDescription(
+                weight: experts + "gate_up_proj", bias: nil, outputs: 2 * width, inputs: hidden,
+                storage: .expert(index, of: count))
+            ]),
+            output: LinearDescription(
+              weight: experts + "down_proj", bias: nil, outputs: hidden, inputs: width,
+              storage: .expert(index, of: count)))
+          : ExpertDescription(
+            input: ProjectionDescription([
+              LinearDescription("\(experts)\(index).\(gate)", width, hidden),
+              LinearDescription("\(experts)\(index).\(up)", width, hidden),
+            ]),
+            output: LinearDescription("\(experts)\(index).\(down)", hidden, width))
+      },
       activation: activation, chosen: chosen, normalizes: normalizes)
   }
 }
