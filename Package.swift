@@ -77,7 +77,7 @@ let package = Package(
     .target(
       name: "Conversion",
       dependencies: [
-        "Checkpoints", "Kernels", "Packing", "Quantization", "Reports",
+        "Checkpoints", "Kernels", "Models", "Packing", "Quantization", "Reports",
         .product(name: "Algorithms", package: "swift-algorithms"),
         .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "Crypto", package: "swift-crypto"),

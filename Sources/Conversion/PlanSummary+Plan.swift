@@ -1,4 +1,5 @@
 import Checkpoints
+import Models
 import Quantization
 import Reports
 
@@ -18,6 +19,18 @@ extension PlanSummary {
           sourceByteCount: tensor.sourceByteCount, storedByteCount: tensor.storedByteCount)
       }.sorted { $0.name.naturallyPrecedes($1.name) },
       files: plan.files.map { ($0.name, $0.layout.fileSize) }, copiedFiles: plan.sideFiles.copied.map(\.name),
-      leftFiles: plan.sideFiles.left, outputByteCount: plan.outputByteCount(toolVersion: toolVersion))
+      leftFiles: plan.sideFiles.left, outputByteCount: plan.outputByteCount(toolVersion: toolVersion),
+      support: ModelSupport(plan.source))
+  }
+}
+
+extension ModelSupport {
+  package init(_ checkpoint: Checkpoint) {
+    do {
+      let model = try Model(checkpoint, configuration: checkpoint.configuration)
+      self = .runs(modelType: model.description.modelType, unusedTensors: model.unusedTensors)
+    } catch {
+      self = .cannotRun(reason: error.description)
+    }
   }
 }

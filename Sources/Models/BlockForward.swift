@@ -55,23 +55,38 @@ package struct BlockForward: Sendable {
   /// Changes hidden states `[tokens, hidden]` from the block's input to its output.
   /// - Parameter tables: of the block's rotation, for positions up to the longest sequence's.
   package func run(_ hidden: Matrix, _ batch: TokenBatch, tables: RotaryTables?, cache: KeyValueCache? = nil) {
-    let width = hidden.columns
-    let count = hidden.rows
-    let branch = pool.take(rows: count, columns: width)
-    defer { pool.give(branch) }
+    let attended = pool.take(rows: hidden.rows, columns: block.attention.output.inputs)
+    let branch = pool.take(rows: hidden.rows, columns: hidden.columns)
+    defer { pool.give(attended, branch) }
+    attentionInput(hidden, into: branch)
+    attend(branch, batch, tables: tables, cache: cache, into: attended)
     if block.isParallel {
-      let sum = pool.take(rows: count, columns: width)
-      defer { pool.give(sum) }
-      attention(hidden, into: sum, batch, tables, cache)
+      let sum = pool.take(rows: hidden.rows, columns: hidden.columns)
+      weights.attentionOutput.apply(attended, into: sum, workers: workers)
       feedForward(hidden, into: branch)
       add(sum, to: hidden, workers: workers)
       add(branch, to: hidden, workers: workers)
+      pool.give(sum)
       return
     }
-    attention(hidden, into: branch, batch, tables, cache)
+    weights.attentionOutput.apply(attended, into: branch, workers: workers)
     finish(branch, weights.attentionNorms, hidden)
     feedForward(hidden, into: branch)
     finish(branch, weights.feedForwardNorms, hidden)
+  }
+
+  /// What the projection to queries, keys and values reads.
+  func attentionInput(_ hidden: Matrix, into x: Matrix) { prepare(hidden, weights.attentionNorms, into: x) }
+
+  /// What the feed-forward layer reads.
+  func feedForwardInput(_ hidden: Matrix, into x: Matrix) { prepare(hidden, weights.feedForwardNorms, into: x) }
+
+  private func prepare(_ hidden: Matrix, _ norms: BlockWeights.Norms, into x: Matrix) {
+    if let norm = norms.before {
+      norm.apply(hidden, into: x, workers: workers)
+    } else {
+      copyColumns(MatrixColumns(hidden, from: 0), into: x, at: 0, count: hidden.rows)
+    }
   }
 
   /// Adds a branch's output to the stream.
@@ -81,21 +96,16 @@ package struct BlockForward: Sendable {
     if let norm = norms.onSum { norm.apply(hidden, into: hidden, workers: workers) }
   }
 
-  private func attention(
-    _ hidden: Matrix, into output: Matrix, _ batch: TokenBatch, _ tables: RotaryTables?, _ cache: KeyValueCache?
+  /// From what the attention reads to what its output projection reads, `[tokens, heads · headDimension]`.
+  func attend(
+    _ x: Matrix, _ batch: TokenBatch, tables: RotaryTables?, cache: KeyValueCache?, into attended: Matrix
   ) {
     let form = block.attention.form
     let queryColumns = form.heads * form.headDimension
     let keyColumns = form.keyValueHeads * form.headDimension
-    let projected = pool.take(rows: hidden.rows, columns: queryColumns + 2 * keyColumns)
-    let attended = pool.take(rows: hidden.rows, columns: queryColumns)
-    defer { pool.give(projected, attended) }
-    if let norm = weights.attentionNorms.before {
-      norm.apply(hidden, into: output, workers: workers)
-      weights.attentionInput.apply(output, into: projected, workers: workers)
-    } else {
-      weights.attentionInput.apply(hidden, into: projected, workers: workers)
-    }
+    let projected = pool.take(rows: x.rows, columns: queryColumns + 2 * keyColumns)
+    defer { pool.give(projected) }
+    weights.attentionInput.apply(x, into: projected, workers: workers)
     if let norm = weights.queryNorm { norm.applyToHeads(projected, from: 0, heads: form.heads, workers: workers) }
     if let norm = weights.keyNorm {
       norm.applyToHeads(projected, from: queryColumns, heads: form.keyValueHeads, workers: workers)
@@ -110,16 +120,15 @@ package struct BlockForward: Sendable {
     var values = MatrixColumns(projected, from: queryColumns + keyColumns)
     var spans = batch.sequences.map { AttentionSpan(queries: $0, keys: $0) }
     if let cache {
-      copyColumns(keys, into: cache.keys, at: batch.past, count: hidden.rows)
-      copyColumns(values, into: cache.values, at: batch.past, count: hidden.rows)
+      copyColumns(keys, into: cache.keys, at: batch.past, count: x.rows)
+      copyColumns(values, into: cache.values, at: batch.past, count: x.rows)
       keys = MatrixColumns(cache.keys, from: 0)
       values = MatrixColumns(cache.values, from: 0)
-      spans = [AttentionSpan(queries: 0..<hidden.rows, keys: 0..<(batch.past + hidden.rows))]
+      spans = [AttentionSpan(queries: 0..<x.rows, keys: 0..<(batch.past + x.rows))]
     }
-    attend(
+    Kernels.attend(
       queries: MatrixColumns(projected, from: 0), keys: keys, values: values, spans, form,
       bias: relativeBias(reach: batch.longest - 1), into: attended, workers: workers)
-    weights.attentionOutput.apply(attended, into: output, workers: workers)
   }
 
   private func relativeBias(reach: Int) -> Matrix? {
@@ -137,13 +146,9 @@ package struct BlockForward: Sendable {
   }
 
   private func feedForwardPart(_ hidden: Matrix, into output: Matrix) {
-    let input = pool.take(rows: hidden.rows, columns: hidden.columns)
-    defer { pool.give(input) }
-    var x = hidden
-    if let norm = weights.feedForwardNorms.before {
-      norm.apply(hidden, into: input, workers: workers)
-      x = input
-    }
+    let x = pool.take(rows: hidden.rows, columns: hidden.columns)
+    defer { pool.give(x) }
+    feedForwardInput(hidden, into: x)
     switch block.feedForward {
     case .gated(_, _, let activation):
       gated(x, weights.feedForward[0], activation, into: output)

@@ -34,16 +34,18 @@ package struct PlanSummary: Sendable {
   package let leftFiles: [(name: String, reason: String)]
   /// Every byte of the output folder.
   package let outputByteCount: Int
+  package let support: ModelSupport
 
   package init(
     tensors: [Tensor], files: [(name: String, byteCount: Int)], copiedFiles: [String],
-    leftFiles: [(name: String, reason: String)], outputByteCount: Int
+    leftFiles: [(name: String, reason: String)], outputByteCount: Int, support: ModelSupport
   ) {
     self.tensors = tensors
     self.files = files
     self.copiedFiles = copiedFiles
     self.leftFiles = leftFiles
     self.outputByteCount = outputByteCount
+    self.support = support
   }
 
   package var text: String {
@@ -68,7 +70,8 @@ package struct PlanSummary: Sendable {
     }
     let quantized = tensors.count { $0.scheme != nil }
     text += "\n\n\(Figures.count(quantized, "tensor")) to quantize, \(tensors.count - quantized) to keep."
-    return text + " The output folder takes \(outputByteCount) bytes (\(Figures.bytes(outputByteCount)))."
+    text += " The output folder takes \(outputByteCount) bytes (\(Figures.bytes(outputByteCount)))."
+    return text + "\n" + support.text
   }
 
   package var json: JSONValue {
@@ -92,7 +95,7 @@ package struct PlanSummary: Sendable {
       "files": .array(files.map { ["name": .string($0.name), "bytes": .integer($0.byteCount)] }),
       "copied_files": .array(copiedFiles.map { .string($0) }),
       "left_files": .array(leftFiles.map { ["name": .string($0.name), "reason": .string($0.reason)] }),
-      "output_bytes": .integer(outputByteCount),
+      "output_bytes": .integer(outputByteCount), "model": support.json,
     ]
   }
 }

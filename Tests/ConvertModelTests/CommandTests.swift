@@ -88,6 +88,20 @@ import Testing
     #expect(text.output.contains("The output folder takes"))
   }
 
+  @Test func aModelThatCannotBeRunIsConvertedAllTheSame() async throws {
+    let weight = SampleTensor("layers.0.mixer.in_proj.weight", [8, 64], [Float](repeating: 0.5, count: 512))
+    try FileManager.default.createDirectory(atPath: path("mamba"), withIntermediateDirectories: true)
+    try SampleTensor.write([weight], to: FilePath(path("mamba/model.safetensors")))
+    try folder.write(Array(#"{"model_type": "mamba"}"#.utf8), to: "mamba/config.json")
+    #expect(try await run(path("mamba"), "-o", path("out")).code == 0)
+    let planned = try await run(path("mamba"), "-o", path("other"), "--dry-run")
+    #expect(planned.output.contains("The model cannot be run, only converted: "))
+    #expect(planned.output.contains("model_type 'mamba' is not one that can be run here"))
+    let llama = Fixtures.path("architectures/bert").string
+    let partly = try await run(llama, "-o", path("other"), "--group-size", "32", "--dry-run")
+    #expect(partly.output.contains("The model can be run (bert) without 2 tensors that belong to no block: pooler.dense"))
+  }
+
   @Test func jsonIsOneDocumentOnStandardOutput() async throws {
     _ = try await run(tiny, "-o", path("out"))
     for arguments in [
