@@ -99,7 +99,8 @@ import Testing
     #expect(planned.output.contains("model_type 'mamba' is not one that can be run here"))
     let llama = Fixtures.path("architectures/bert").string
     let partly = try await run(llama, "-o", path("other"), "--group-size", "32", "--dry-run")
-    #expect(partly.output.contains("The model can be run (bert) without 2 tensors that belong to no block: pooler.dense"))
+    let told = "The model can be run (bert) without 2 tensors that belong to no block: pooler.dense.bias"
+    #expect(partly.output.contains(told))
   }
 
   @Test func jsonIsOneDocumentOnStandardOutput() async throws {
