@@ -145,13 +145,15 @@ package struct Converter: Sendable {
     _ tensor: Plan.Tensor, _ quantizer: TileQuantizer, _ elements: Range<Int>, _ facts: TensorFacts,
     to target: TargetFile, _ buffers: inout Buffers
   ) throws -> Int {
-    let read = try readValues(tensor.source, elements, bytes: &buffers.bytes, values: &buffers.values)
-    // Taken out and put back: the quantizer borrows the values while it changes the tile.
-    let values = buffers.values
-    buffers.values = []
-    defer { buffers.values = values }
+    // Taken out and put back: the quantizer borrows the bytes while it changes the tile.
+    var source: [UInt8] = []
+    swap(&source, &buffers.bytes)
+    defer { swap(&source, &buffers.bytes) }
+    let read = try readBytes(tensor.source, elements, into: &source)
+    let bytes = source.span.bytes.extracting(0..<read)
     do {
-      try quantizer.quantize(values.span, first: elements.lowerBound, facts: facts, into: &buffers.tile)
+      try quantizer.quantize(
+        bytes, as: tensor.source.entry.type, first: elements.lowerBound, facts: facts, into: &buffers.tile)
     } catch {
       throw explained(error, tensor.source)
     }
@@ -192,18 +194,27 @@ package struct Converter: Sendable {
   }
 }
 
+/// Reads elements of a tensor as they are stored.
+/// - Returns: the bytes read, to the front of the buffer.
+private func readBytes(
+  _ tensor: CheckpointTensor, _ elements: Range<Int>, into bytes: inout [UInt8]
+) throws(CheckpointError) -> Int {
+  let width = tensor.entry.type.bitWidth
+  let range = elements.lowerBound * width / 8..<(elements.upperBound * width + 7) / 8
+  try tensor.file.read(range, of: tensor.entry, into: &bytes)
+  return range.count
+}
+
 /// Reads elements of a tensor as float32.
 /// - Returns: the bytes read.
 func readValues(
   _ tensor: CheckpointTensor, _ elements: Range<Int>, bytes: inout [UInt8], values: inout [Float]
 ) throws(CheckpointError) -> Int {
-  let width = tensor.entry.type.bitWidth
-  let range = elements.lowerBound * width / 8..<(elements.upperBound * width + 7) / 8
-  try tensor.file.read(range, of: tensor.entry, into: &bytes)
+  let count = try readBytes(tensor, elements, into: &bytes)
   values.resize(to: elements.count)
   var target = values.mutableSpan
   decodeElements(bytes.span.bytes, as: tensor.entry.type, into: &target)
-  return range.count
+  return count
 }
 
 /// The error of a quantizer with the file, the tensor and the place in it.

@@ -10,7 +10,7 @@ private let hashBlock = 1 << 17
 /// A part is hashed as it is written, while it is in a cache of the core, if all parts before it have been. One that
 /// comes before its turn is read back from the file when its turn has come, by the thread that brings the turn: threads
 /// never wait for each other, and no part is kept in memory.
-final class WrittenHash: Sendable {
+package final class WrittenHash: Sendable {
   private struct State {
     /// Nil while a thread is hashing.
     var hasher: SHA256? = SHA256()
@@ -22,9 +22,11 @@ final class WrittenHash: Sendable {
 
   private let state = Mutex(State())
 
+  package init() {}
+
   /// Adds `bytes[0..<count]`, which the file holds by now at an offset within the tensor.
   /// - Parameter readBack: reads a range of the tensor into the front of a buffer.
-  func add<Failure: Error>(
+  package func add<Failure: Error>(
     _ bytes: [UInt8], _ count: Int, at offset: Int,
     readBack: (Range<Int>, inout [UInt8]) throws(Failure) -> Void
   ) throws(Failure) {
@@ -54,7 +56,7 @@ final class WrittenHash: Sendable {
   }
 
   /// The hash, in lower-case hexadecimal, once every part has been added.
-  func value() -> String {
+  package func value() -> String {
     state.withLock { state in
       guard let hasher = state.hasher, state.parts.isEmpty else { preconditionFailure("some parts are missing") }
       return hexadecimal(hasher.finalize())
