@@ -21,9 +21,9 @@ final class TargetFile: Sendable {
     hashes = hashing ? layout.offsets.mapValues { _ in WrittenHash() } : [:]
     descriptor = try folder.create(name)
     do {
-      try descriptor.resize(to: Int64(layout.fileSize))
+      try descriptor.allocate(layout.fileSize)
     } catch {
-      throw .writeFailed(self.name, "\(error)")
+      throw .writeFailed(self.name, error.description)
     }
     try write(layout.head, count: layout.head.count, at: 0)
   }
