@@ -2,13 +2,13 @@ import Dispatch
 import Foundation
 import Synchronization
 
-/// Writes files and flushes them: all their bytes are on the device when it returns.
-func flushing<Result>(_ files: [TargetFile], _ write: () throws -> Result) throws -> Result {
+/// Writes files and, if asked to, flushes them: then all their bytes are on the device when it returns.
+func flushing(_ files: [TargetFile], if isAsked: Bool, _ write: () throws -> Void) throws {
+  guard isAsked else { return try write() }
   let flush = BackgroundFlush(files)
   do {
-    let result = try write()
+    try write()
     try flush.finish()
-    return result
   } catch {
     flush.stop()
     throw error

@@ -5,7 +5,7 @@ import Quantization
 import Synchronization
 import SystemPackage
 
-/// Carries out a plan: reads, quantizes, packs, hashes and writes tile by tile.
+/// Carries out a plan: reads, quantizes, packs, writes and hashes tile by tile.
 package struct Converter: Sendable {
   package let plan: Plan
   package let toolVersion: String
@@ -36,9 +36,10 @@ package struct Converter: Sendable {
       throw ConversionError.cannotCreate(
         output.path.string, "the output takes \(needed) bytes, the file system has \(free) left")
     }
-    let targets = try plan.files.map { try TargetFile($0.name, layout: $0.layout, in: output) }
+    let targets = try plan.files.map { try TargetFile($0.name, layout: $0.layout, in: output, hashing: true) }
     try writeCodebooks(to: targets)
-    let hashes = try flushing(targets) { try writeTensors(to: targets, onProgress: onProgress) }
+    try flushing(targets, if: output.isDurable) { try writeTensors(to: targets, onProgress: onProgress) }
+    let hashes = targets.reduce(into: [:]) { $0.merge($1.finishedHashes()) { $1 } }
 
     try plan.sideFiles.copy(to: output.work)
     if let configuration = plan.configuration(toolVersion: toolVersion) {
@@ -72,7 +73,6 @@ package struct Converter: Sendable {
   private enum Stage {
     case scan(TensorScan)
     case write
-    case hash
   }
 
   private struct Buffers {
@@ -86,45 +86,32 @@ package struct Converter: Sendable {
 
   private func stages(of tensor: Plan.Tensor) -> [Stage] {
     switch tensor.work {
-    case .keep: [.write, .hash]
-    case .quantize(let quantizer, _): quantizer.scans.map { .scan($0) } + [.write, .hash]
+    case .keep: [.write]
+    case .quantize(let quantizer, _): quantizer.scans.map { .scan($0) } + [.write]
     }
   }
 
-  private func tileCount(_ stage: Stage, of tensor: Plan.Tensor) -> Int {
-    if case .hash = stage { return 1 }
+  private func tileCount(of tensor: Plan.Tensor) -> Int {
     switch tensor.work {
     case .keep: return (tensor.sourceByteCount + Self.copyLength - 1) / Self.copyLength
     case .quantize(_, let tiling): return tiling.tiles
     }
   }
 
-  /// - Returns: the SHA-256 of every stored tensor by name.
   private func writeTensors(
     to targets: [TargetFile], onProgress: @escaping @Sendable (ByteProgress) -> Bool
-  ) throws -> [String: String] {
+  ) throws {
     let stages = plan.tensors.map { self.stages(of: $0) }
     let schedule = Schedule(
-      tileCounts: zip(plan.tensors, stages).map { tensor, stages in stages.map { tileCount($0, of: tensor) } },
+      tileCounts: zip(plan.tensors, stages).map { tensor, stages in stages.map { _ in tileCount(of: tensor) } },
       files: plan.tensors.map(\.source.fileIndex))
-    let passes = zip(plan.tensors, stages).map { $0.sourceByteCount * ($1.count - 1) }
+    let passes = zip(plan.tensors, stages).map { $0.sourceByteCount * $1.count }
     let progress = ProgressCounter(total: passes.reduce(0, +), report: onProgress)
     let states = plan.tensors.map { _ in TensorState() }
-    let hashes = Mutex<[String: String]>([:])
-    for book in plan.codebooks {
-      let specification = PackedFormat.specification(of: book)
-      let hash = try targets[0].hash(specification)
-      hashes.withLock { $0[specification.name] = hash }
-    }
     try schedule.run(workers: workers, makeState: { Buffers() }) { item, buffers in
       let tensor = plan.tensors[item.tensor]
       let target = targets[tensor.source.fileIndex]
       switch stages[item.tensor][item.stage] {
-      case .hash:
-        for member in tensor.members {
-          let hash = try target.hash(member.specification)
-          hashes.withLock { $0[member.specification.name] = hash }
-        }
       case .write:
         let read: Int
         switch tensor.work {
@@ -143,7 +130,6 @@ package struct Converter: Sendable {
             scan, tensor, quantizer, elements, tile: item.tile, of: tiling.tiles, states[item.tensor], &buffers))
       }
     }
-    return hashes.withLock { $0 }
   }
 
   /// Copies a part of a kept tensor, byte for byte.
@@ -159,13 +145,15 @@ package struct Converter: Sendable {
     _ tensor: Plan.Tensor, _ quantizer: TileQuantizer, _ elements: Range<Int>, _ facts: TensorFacts,
     to target: TargetFile, _ buffers: inout Buffers
   ) throws -> Int {
-    let read = try readValues(tensor.source, elements, bytes: &buffers.bytes, values: &buffers.values)
-    // Taken out and put back: the quantizer borrows the values while it changes the tile.
-    let values = buffers.values
-    buffers.values = []
-    defer { buffers.values = values }
+    // Taken out and put back: the quantizer borrows the bytes while it changes the tile.
+    var source: [UInt8] = []
+    swap(&source, &buffers.bytes)
+    defer { swap(&source, &buffers.bytes) }
+    let read = try readBytes(tensor.source, elements, into: &source)
+    let bytes = source.span.bytes.extracting(0..<read)
     do {
-      try quantizer.quantize(values.span, first: elements.lowerBound, facts: facts, into: &buffers.tile)
+      try quantizer.quantize(
+        bytes, as: tensor.source.entry.type, first: elements.lowerBound, facts: facts, into: &buffers.tile)
     } catch {
       throw explained(error, tensor.source)
     }
@@ -206,18 +194,27 @@ package struct Converter: Sendable {
   }
 }
 
+/// Reads elements of a tensor as they are stored.
+/// - Returns: the bytes read, to the front of the buffer.
+private func readBytes(
+  _ tensor: CheckpointTensor, _ elements: Range<Int>, into bytes: inout [UInt8]
+) throws(CheckpointError) -> Int {
+  let width = tensor.entry.type.bitWidth
+  let range = elements.lowerBound * width / 8..<(elements.upperBound * width + 7) / 8
+  try tensor.file.read(range, of: tensor.entry, into: &bytes)
+  return range.count
+}
+
 /// Reads elements of a tensor as float32.
 /// - Returns: the bytes read.
 func readValues(
   _ tensor: CheckpointTensor, _ elements: Range<Int>, bytes: inout [UInt8], values: inout [Float]
 ) throws(CheckpointError) -> Int {
-  let width = tensor.entry.type.bitWidth
-  let range = elements.lowerBound * width / 8..<(elements.upperBound * width + 7) / 8
-  try tensor.file.read(range, of: tensor.entry, into: &bytes)
+  let count = try readBytes(tensor, elements, into: &bytes)
   values.resize(to: elements.count)
   var target = values.mutableSpan
   decodeElements(bytes.span.bytes, as: tensor.entry.type, into: &target)
-  return range.count
+  return count
 }
 
 /// The error of a quantizer with the file, the tensor and the place in it.

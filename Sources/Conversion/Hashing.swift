@@ -1,23 +1,67 @@
 import Checkpoints
 import Crypto
 import Kernels
-import SystemPackage
+import Synchronization
 
 private let hashBlock = 1 << 17
 
-/// SHA-256, in lower-case hexadecimal, of a range of a file.
-func sha256(of file: FileDescriptor, _ range: Range<Int>) throws(Errno) -> String {
-  var hasher = SHA256()
-  var buffer = [UInt8](repeating: 0, count: min(hashBlock, max(range.count, 1)))
-  var offset = range.lowerBound
-  while offset < range.upperBound {
-    let count = min(buffer.count, range.upperBound - offset)
-    let got = try file.readFully(at: offset, count: count, into: &buffer)
-    hasher.update(data: buffer[..<got])
-    guard got == count else { break }
-    offset += got
+/// SHA-256 of a tensor whose parts are written by several threads, in any order.
+///
+/// A part is hashed as it is written, while it is in a cache of the core, if all parts before it have been. One that
+/// comes before its turn is read back from the file when its turn has come, by the thread that brings the turn: threads
+/// never wait for each other, and no part is kept in memory.
+package final class WrittenHash: Sendable {
+  private struct State {
+    /// Nil while a thread is hashing.
+    var hasher: SHA256? = SHA256()
+    /// The bytes hashed so far.
+    var position = 0
+    /// Lengths of the parts that are written but not hashed, by offset.
+    var parts: [Int: Int] = [:]
   }
-  return hexadecimal(hasher.finalize())
+
+  private let state = Mutex(State())
+
+  package init() {}
+
+  /// Adds `bytes[0..<count]`, which the file holds by now at an offset within the tensor.
+  /// - Parameter readBack: reads a range of the tensor into the front of a buffer.
+  package func add<Failure: Error>(
+    _ bytes: [UInt8], _ count: Int, at offset: Int,
+    readBack: (Range<Int>, inout [UInt8]) throws(Failure) -> Void
+  ) throws(Failure) {
+    let taken = state.withLock { state -> SHA256? in
+      state.parts[offset] = count
+      return state.position == offset ? state.hasher.take() : nil
+    }
+    guard var hasher = taken else { return }
+    hasher.update(data: bytes[..<count])
+    var buffer: [UInt8] = []
+    while let part = next(after: hasher) {
+      buffer.resize(to: part.count)
+      try readBack(part, &buffer)
+      hasher.update(data: buffer)
+    }
+  }
+
+  /// Ends the part whose turn it was.
+  /// - Returns: the part whose turn it is now; nil, with the hasher put back, where it has not been written.
+  private func next(after hasher: SHA256) -> Range<Int>? {
+    state.withLock { state in
+      state.position += state.parts.removeValue(forKey: state.position) ?? 0
+      if let count = state.parts[state.position] { return state.position..<(state.position + count) }
+      state.hasher = hasher
+      return nil
+    }
+  }
+
+  /// The hash, in lower-case hexadecimal, once every part has been added.
+  package func value() -> String {
+    state.withLock { state in
+      guard let hasher = state.hasher, state.parts.isEmpty else { preconditionFailure("some parts are missing") }
+      return hexadecimal(hasher.finalize())
+    }
+  }
 }
 
 /// SHA-256, in lower-case hexadecimal, of the bytes of a tensor.

@@ -3,17 +3,23 @@ import Foundation
 import Kernels
 import SystemPackage
 
-/// A folder that appears complete or not at all: it is written under a temporary name beside its place, flushed, and
-/// renamed at the end.
+/// A folder that appears complete or not at all: it is written under a temporary name beside its place and renamed at
+/// the end.
+///
+/// A durable one is flushed to the device before it is renamed. For any other the system writes the data when it sees
+/// fit, as after `cp`: a power cut soon after the end can leave files whose bytes are missing.
 package final class OutputFolder: Sendable {
   package let path: FilePath
   /// Where the files are written.
   let work: FilePath
+  let isDurable: Bool
 
   /// - Parameters:
   ///   - source: the folder that is read, which must not be the output.
   ///   - overwrite: replace an existing model folder.
-  package init(_ path: FilePath, source: FilePath, overwrite: Bool) throws(ConversionError) {
+  ///   - durable: flush everything before the folder appears.
+  package init(_ path: FilePath, source: FilePath, overwrite: Bool, durable: Bool = false) throws(ConversionError) {
+    isDurable = durable
     let manager = FileManager.default
     var trimmed = path.lexicallyNormalized()
     if trimmed.lastComponent == nil { trimmed = Self.resolved(path) }
@@ -75,7 +81,6 @@ package final class OutputFolder: Sendable {
     defer { try? file.close() }
     do {
       try file.writeFully(bytes, count: bytes.count, at: 0)
-      try file.flush()
     } catch {
       throw .writeFailed(path.appending(name).string, error.description)
     }
@@ -83,6 +88,7 @@ package final class OutputFolder: Sendable {
 
   /// Puts the finished folder in its place; an old one is removed only once the new one stands.
   func commit() throws(ConversionError) {
+    if isDurable { try flush() }
     let manager = FileManager.default
     let old = work.removingLastComponent().appending((work.lastComponent?.string ?? "") + "-old")
     do {
@@ -97,6 +103,30 @@ package final class OutputFolder: Sendable {
       if replaces { try? manager.removeItem(atPath: old.string) }
     } catch {
       throw .writeFailed(path.string, Self.explanation(error))
+    }
+    if isDurable { try Self.flush(work.removingLastComponent()) }
+  }
+
+  /// Flushes every file, and the folder that names them.
+  private func flush() throws(ConversionError) {
+    let names: [String]
+    do {
+      names = try FileManager.default.contentsOfDirectory(atPath: work.string).sorted()
+    } catch {
+      throw .writeFailed(path.string, Self.explanation(error))
+    }
+    for name in names { try Self.flush(work.appending(name)) }
+    try Self.flush(work)
+  }
+
+  /// Flushes a file or a folder.
+  private static func flush(_ path: FilePath) throws(ConversionError) {
+    do {
+      let file = try FileDescriptor.open(path.isEmpty ? "." : path, .readOnly, options: .closeOnExec)
+      defer { try? file.close() }
+      try file.flush()
+    } catch {
+      throw .writeFailed(path.string, "\(error)")
     }
   }
 

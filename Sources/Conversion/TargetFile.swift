@@ -8,16 +8,22 @@ final class TargetFile: Sendable {
   private let name: String
   private let layout: SafetensorsLayout
   private let descriptor: FileDescriptor
+  /// By tensor; empty if hashes are not asked for.
+  private let hashes: OrderedDictionary<String, WrittenHash>
 
   /// Creates the file in its full size, with its header.
-  init(_ name: String, layout: SafetensorsLayout, in folder: OutputFolder) throws(ConversionError) {
+  /// - Parameter hashing: whether to hash the tensors as they are written.
+  init(
+    _ name: String, layout: SafetensorsLayout, in folder: OutputFolder, hashing: Bool = false
+  ) throws(ConversionError) {
     self.name = folder.path.appending(name).string
     self.layout = layout
+    hashes = hashing ? layout.offsets.mapValues { _ in WrittenHash() } : [:]
     descriptor = try folder.create(name)
     do {
-      try descriptor.resize(to: Int64(layout.fileSize))
+      try descriptor.allocate(layout.fileSize)
     } catch {
-      throw .writeFailed(self.name, "\(error)")
+      throw .writeFailed(self.name, error.description)
     }
     try write(layout.head, count: layout.head.count, at: 0)
   }
@@ -26,7 +32,11 @@ final class TargetFile: Sendable {
 
   /// Writes `bytes[0..<count]` at an offset within a tensor.
   func write(_ tensor: String, offset: Int, _ bytes: [UInt8], _ count: Int) throws(ConversionError) {
-    try write(bytes, count: count, at: start(of: tensor) + offset)
+    let start = start(of: tensor)
+    try write(bytes, count: count, at: start + offset)
+    try hashes[tensor]?.add(bytes, count, at: offset) { (part, buffer) throws(ConversionError) in
+      try readBack(start + part.lowerBound, part.count, into: &buffer)
+    }
   }
 
   private func write(_ bytes: [UInt8], count: Int, at offset: Int) throws(ConversionError) {
@@ -37,14 +47,19 @@ final class TargetFile: Sendable {
     }
   }
 
-  /// SHA-256 of a tensor as the file holds it, read back.
-  func hash(_ tensor: TensorSpecification) throws(ConversionError) -> String {
-    let start = start(of: tensor.name)
+  private func readBack(_ offset: Int, _ count: Int, into buffer: inout [UInt8]) throws(ConversionError) {
+    let got: Int
     do {
-      return try sha256(of: descriptor, start..<(start + tensor.byteCount))
+      got = try descriptor.readFully(at: offset, count: count, into: &buffer)
     } catch {
       throw .writeFailed(name, "reading it back: \(error.description)")
     }
+    guard got == count else { throw .writeFailed(name, "it was cut while it was written") }
+  }
+
+  /// The SHA-256 of every tensor by name, once all their bytes have been written.
+  func finishedHashes() -> [String: String] {
+    Dictionary(uniqueKeysWithValues: hashes.map { ($0, $1.value()) })
   }
 
   private func start(of tensor: String) -> Int {

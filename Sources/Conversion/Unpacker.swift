@@ -67,7 +67,7 @@ package struct Unpacker: Sendable {
     let schedule = Schedule(
       tileCounts: records.map { [($0.sourceLength + Self.partLength - 1) / Self.partLength] },
       files: records.map { positions[$0.file] ?? 0 })
-    try flushing(Array(targets.values)) {
+    try flushing(Array(targets.values), if: output.isDurable) {
       try schedule.run(workers: workers, makeState: { Buffers() }) { item, buffers in
         let record = records[item.tensor]
         let start = item.tile * Self.partLength

@@ -37,6 +37,9 @@ struct Convert: ParsableCommand {
   @Flag(help: "Replace OUTPUT if it is a model folder.")
   var overwrite = false
 
+  @Flag(help: "Flush OUTPUT to the disk before it appears, so that it survives a power cut.")
+  var durable = false
+
   @Flag(help: "Show the plan with the exact size of the output, and write nothing.")
   var dryRun = false
 
@@ -59,7 +62,7 @@ struct Convert: ParsableCommand {
         print(running.json ? summary.json.text(indent: 2) : summary.text)
         return
       }
-      let folder = try OutputFolder(FilePath(output), source: checkpoint.folder, overwrite: overwrite)
+      let folder = try OutputFolder(FilePath(output), source: checkpoint.folder, overwrite: overwrite, durable: durable)
       let started = ContinuousClock.now
       try Converter(plan: plan, toolVersion: toolVersion, workers: running.workers).run(into: folder) { progress in
         display.show(progress)

@@ -23,6 +23,9 @@ struct Unpack: ParsableCommand {
   @Flag(help: "Replace OUTPUT if it is a model folder.")
   var overwrite = false
 
+  @Flag(help: "Flush OUTPUT to the disk before it appears, so that it survives a power cut.")
+  var durable = false
+
   @OptionGroup(title: "Running") var running: RunningArguments
 
   func run() throws {
@@ -31,7 +34,7 @@ struct Unpack: ParsableCommand {
       let display = ProgressDisplay(verb: "Unpacking")
       defer { display.finish() }
       let unpacker = try Unpacker(FilePath(path), workers: running.workers)
-      let folder = try OutputFolder(FilePath(output), source: unpacker.folder, overwrite: overwrite)
+      let folder = try OutputFolder(FilePath(output), source: unpacker.folder, overwrite: overwrite, durable: durable)
       let written = try unpacker.run(into: folder) { progress in
         display.show(progress)
         return !interruption.isRequested

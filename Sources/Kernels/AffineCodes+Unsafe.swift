@@ -35,44 +35,63 @@ package struct AffineRange: Hashable, Sendable {
   fileprivate var isVectorizable: Bool { scale > 1e-37 && scale < 1e37 }
 }
 
-/// Writes the codes of a group from position `start` on; `AffineRange.code(of:)` is its plain twin.
-/// - Parameter largest: the largest magnitude of the group, if known: a range that holds it need not be clamped to.
-/// - Precondition: the codes fit, values are finite and at most 2^20 scales from zero.
+/// Writes the codes of all groups of a run of stored weights; `AffineRange.code(of:)` is the plain twin.
+/// - Parameters:
+///   - ranges: one per group.
+///   - magnitudes: the largest magnitude of each group: a range that holds it need not be clamped to. Infinity if it is
+///     not known.
+/// - Precondition: `type.isReadDirectly`; bytes and codes hold the elements of all groups; values are finite and at most
+///   2^20 scales from zero.
 package func encodeAffine(
-  _ values: Span<Float>, _ range: AffineRange, largest: Float = .infinity, into codes: inout MutableSpan<UInt8>,
-  at start: Int = 0
+  _ bytes: RawSpan, as type: ElementType, groups: GroupRuns, ranges: Span<AffineRange>, magnitudes: Span<Float>,
+  into codes: inout MutableSpan<UInt8>
 ) {
-  precondition(start >= 0 && start + values.count <= codes.count)
-  let count = values.count
+  precondition(
+    type.isReadDirectly && bytes.byteCount >= groups.count * type.bitWidth / 8 && codes.count >= groups.count)
   codes.withUnsafeMutableBufferPointer { target in
-    values.withUnsafeBufferPointer { source in
-      guard let input = source.baseAddress, let output = target.baseAddress?.advanced(by: start) else { return }
-      var index = 0
-      if range.isVectorizable {
-        let inverse = 1 / range.scale
-        let base = Int32(bitPattern: roundingShift.bitPattern)
-        let reach = largest * inverse
-        // Bounds of both loops: they read and write sixteen elements while index + 16 ≤ count.
-        if range.zeroPoint - reach > -0.5, range.zeroPoint + reach < Float(range.highestCode) + 0.5 {
-          while index &+ 16 <= count {
-            let position = input.lanes(index, as: Floats.self) * inverse + range.zeroPoint
-            // The low byte of the shifted sum is the code.
-            output.store(SIMD16<UInt8>(truncatingIfNeeded: (position + roundingShift).words), at: index)
-            index &+= 16
-          }
+    bytes.withUnsafeBytes { source in
+      guard let input = source.baseAddress, let output = target.baseAddress else { return }
+      // Bounds: groups are within 0..<groups.count, which the precondition covers.
+      for (index, group) in groups.enumerated() {
+        switch type {
+        case .bf16: encode(StoredBrain.self, input, group, ranges[index], largest: magnitudes[index], output)
+        default: encode(StoredFloat.self, input, group, ranges[index], largest: magnitudes[index], output)
         }
-        while index &+ 16 <= count {
-          let position = input.lanes(index, as: Floats.self) * inverse + range.zeroPoint
-          let word = (position + roundingShift).words &- base
-          output.store(SIMD16<UInt8>(truncatingIfNeeded: word.clamped(to: range.highestCode)), at: index)
-          index &+= 16
-        }
-      }
-      while index < count {
-        output[index] = range.code(of: input[index])
-        index &+= 1
       }
     }
+  }
+}
+
+@inline(__always)
+private func encode<Weight: StoredWeight>(
+  _: Weight.Type, _ input: UnsafeRawPointer, _ group: Range<Int>, _ range: AffineRange, largest: Float,
+  _ output: UnsafeMutablePointer<UInt8>
+) {
+  let end = group.upperBound
+  var index = group.lowerBound
+  if range.isVectorizable {
+    let inverse = 1 / range.scale
+    let base = Int32(bitPattern: roundingShift.bitPattern)
+    let reach = largest * inverse
+    // Bounds of both loops: they read and write sixteen elements while index + 16 ≤ the group's end.
+    if range.zeroPoint - reach > -0.5, range.zeroPoint + reach < Float(range.highestCode) + 0.5 {
+      while index &+ 16 <= end {
+        let position = Weight.lanes(input, index) * inverse + range.zeroPoint
+        // The low byte of the shifted sum is the code.
+        output.store((position + roundingShift).words.lowBytes, at: index)
+        index &+= 16
+      }
+    }
+    while index &+ 16 <= end {
+      let position = Weight.lanes(input, index) * inverse + range.zeroPoint
+      let word = (position + roundingShift).words &- base
+      output.store(word.clamped(to: range.highestCode).lowBytes, at: index)
+      index &+= 16
+    }
+  }
+  while index < end {
+    output[index] = range.code(of: Weight.value(input, index))
+    index &+= 1
   }
 }
 

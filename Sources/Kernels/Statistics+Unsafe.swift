@@ -3,23 +3,9 @@
 /// Compares bit patterns, in which infinity is above every number and NaN above infinity: the result is finite exactly
 /// if every value is.
 package func absoluteMaximum(_ values: Span<Float>) -> Float {
-  values.withUnsafeBufferPointer { buffer in
-    guard let base = buffer.baseAddress else { return 0 }
-    let count = buffer.count
-    var largest = Words(repeating: 0)
-    var index = 0
-    // Bounds: reads sixteen elements while index + 16 ≤ count, then single ones below count.
-    while index &+ 16 <= count {
-      let lanes: Words = base.lanes(index)
-      largest = largest.larger(lanes & 0x7fff_ffff)
-      index &+= 16
-    }
-    var result = largest.largest
-    while index < count {
-      result = max(result, Int32(bitPattern: base[index].bitPattern & 0x7fff_ffff))
-      index &+= 1
-    }
-    return Float(bitPattern: UInt32(bitPattern: result))
+  values.withUnsafeBytes { buffer in
+    // Bounds: the range is the whole run.
+    buffer.baseAddress.map { StoredFloat.largestMagnitude($0, 0..<values.count) } ?? 0
   }
 }
 
@@ -31,7 +17,7 @@ package func extrema(_ values: Span<Float>) -> (smallest: Float, largest: Float)
     var low = Floats(repeating: base[0])
     var high = low
     var index = 0
-    // Bounds: as in absoluteMaximum.
+    // Bounds: reads sixteen elements while index + 16 ≤ count, then single ones below count.
     while index &+ 16 <= count {
       let lanes: Floats = base.lanes(index)
       low = low.replacing(with: lanes, where: lanes .< low)

@@ -33,17 +33,25 @@ extension SIMD16 where Scalar == Float {
   }
 }
 
-extension SIMD where Scalar == Int32 {
+extension SIMD where Scalar: FixedWidthInteger & SignedInteger {
   /// `max(self, other)` for lanes whose difference does not overflow.
   @inline(__always)
   func larger(_ other: Self) -> Self {
     let difference = other &- self
-    return self &+ (difference & ~(difference &>> 31))
+    return self &+ (difference & ~(difference &>> Self(repeating: Scalar(Scalar.bitWidth - 1))))
   }
 }
 
 extension SIMD16 where Scalar == Int32 {
   @inline(__always) var floats: Floats { unsafeBitCast(self, to: Floats.self) }
+
+  /// The low byte of each lane. A loop over the lanes, because the initializer that truncates is a call.
+  @inline(__always)
+  var lowBytes: SIMD16<UInt8> {
+    var bytes = SIMD16<UInt8>()
+    for lane in 0..<16 { bytes[lane] = UInt8(truncatingIfNeeded: self[lane]) }
+    return bytes
+  }
 
   /// Clamps to `0...upper`, for lanes whose difference from `upper` does not overflow.
   @inline(__always)

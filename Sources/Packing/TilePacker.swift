@@ -15,14 +15,18 @@ package struct TilePacker: Sendable {
   ///   - first: the tile's first element, as `Tiling` gives it.
   ///   - scaleMean: the offset of doubly quantized scales, written with the first tile.
   ///   - buffer: reused space.
-  ///   - write: receives for each member its bytes, `buffer[0..<count]`, and their offset in it.
+  ///   - write: receives for each member its bytes, the first `count` of an array, and their offset in it.
   package func pack(
     _ tile: borrowing QuantizedTile, first: Int, scaleMean: Float?, buffer: inout [UInt8],
-    write: (_ role: PackedFormat.Role, _ offset: Int, _ buffer: [UInt8], _ count: Int) throws -> Void
+    write: (_ role: PackedFormat.Role, _ offset: Int, _ bytes: [UInt8], _ count: Int) throws -> Void
   ) throws {
     let group = grouping.group(of: first)
-    let codes = stream(tile.codes, into: &buffer)
-    try write(.codes, first * encoding.bits / 8, buffer, codes)
+    if encoding.bits == 8 {
+      try write(.codes, first, tile.codes, tile.codes.count)
+    } else {
+      let count = stream(tile.codes, into: &buffer)
+      try write(.codes, first * encoding.bits / 8, buffer, count)
+    }
     guard !tile.scales.isEmpty else { return }
     switch encoding.scales {
     case .plain(let type):

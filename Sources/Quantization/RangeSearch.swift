@@ -47,7 +47,9 @@ package enum RangeSearch {
     var codes = [UInt8](repeating: 0, count: values.count)
     func fit(_ scale: Float) -> (squaredError: Double, bestScale: Double?) {
       var target = codes.mutableSpan
-      codebook.encode(values, scale: scale, into: &target)
+      codebook.encode(
+        values.bytes, as: .f32, groups: GroupRuns(single: values.count), scales: CollectionOfOne(scale).span,
+        magnitudes: CollectionOfOne(largest).span, into: &target)
       return codebook.fit(values, codes.span, scale: scale)
     }
     var bestScale = rounded(largest, to: scaleType)

@@ -64,6 +64,9 @@ package struct WeightScheme: Hashable, Sendable {
       bits: bits, levels: levels, sharing: sharing,
       scales: doubleQuantization ? .nested(blockSize: DoubleQuantization.blockSize) : .plain(scaleType))
   }
+
+  /// True where the scale of a group follows from its largest magnitude, whatever its other values.
+  var usesMagnitudesAlone: Bool { scaleSearch == .none && (method == .absmax || method.isCodebook) }
 }
 
 /// The data-free methods.

@@ -39,6 +39,11 @@ package struct QuantizedTile: Sendable {
   /// With double quantization one code per scale, and one scale per block of 256 of them; else empty.
   package fileprivate(set) var scaleCodes: [UInt8] = []
   package fileprivate(set) var blockScales: [Float] = []
+  /// Of each group, while the tile is quantized.
+  fileprivate var magnitudes: [Float] = []
+  fileprivate var ranges: [AffineRange] = []
+  /// The decoded values, where the loops cannot take them as they are stored.
+  fileprivate var values: [Float] = []
 
   package init() {}
 }
@@ -87,7 +92,7 @@ package struct TileQuantizer: Sendable {
         })
     case .scaleSum:
       var (sum, count) = (0.0, 0)
-      for group in TileGroups(grouping, first: first, count: values.count) {
+      for group in grouping.runs(first: first, count: values.count) {
         sum += Double(try magnitude(values, group, first: first))
         count += 1
       }
@@ -136,43 +141,104 @@ package struct TileQuantizer: Sendable {
 
   // MARK: Codes
 
-  /// Quantizes a tile.
+  /// Quantizes a tile of stored weights, straight from their bytes where type and scheme allow.
   /// - Parameters:
-  ///   - values: the tile's elements in order.
+  ///   - bytes: the tile's elements in order, of a type other than C64.
   ///   - first: the first of them in the flattened tensor: the start of a group.
   ///   - facts: what the passes of `scans` have found.
   package func quantize(
+    _ bytes: RawSpan, as type: ElementType, first: Int, facts: TensorFacts, into tile: inout QuantizedTile
+  ) throws(QuantizationError) {
+    let count = bytes.byteCount * 8 / type.bitWidth
+    if type.isReadDirectly, scheme.usesMagnitudesAlone || facts.range != nil {
+      let groups = groups(first: first, count: count, facts)
+      findMagnitudes(bytes, as: type, groups, facts, &tile)
+      // Where a value is not finite, the way below finds which.
+      if facts.range != nil || tile.magnitudes.allSatisfy({ $0.isFinite }) {
+        try findRanges(groups, first: first, facts, &tile) { (_, largest) throws(QuantizationError) in
+          encoding.levels == .affine(.middle)
+            ? range(from: -largest, to: largest, share: 1) : range(scale: rounded(largest, to: scheme.scaleType))
+        }
+        return finish(bytes, as: type, groups, facts, &tile)
+      }
+    }
+    var values: [Float] = []
+    swap(&values, &tile.values)
+    defer { swap(&values, &tile.values) }
+    values.resize(to: count)
+    var target = values.mutableSpan
+    decodeElements(bytes, as: type, into: &target)
+    try quantize(values.span, first: first, facts: facts, into: &tile)
+  }
+
+  /// Quantizes a tile of decoded values; otherwise as above.
+  package func quantize(
     _ values: Span<Float>, first: Int, facts: TensorFacts, into tile: inout QuantizedTile
   ) throws(QuantizationError) {
-    tile.codes.resize(to: values.count)
-    tile.zeroPoints.removeAll(keepingCapacity: true)
+    let groups = groups(first: first, count: values.count, facts)
+    findMagnitudes(values.bytes, as: .f32, groups, facts, &tile)
+    try findRanges(groups, first: first, facts, &tile) { (group, largest) throws(QuantizationError) in
+      let members = values.extracting(group)
+      if !largest.isFinite { try requireFinite(members, first: first + group.lowerBound) }
+      return range(of: members, largest: largest)
+    }
+    finish(values.bytes, as: .f32, groups, facts, &tile)
+  }
+
+  /// The groups of a tile; a tensor that shares one range has no others than its tiles.
+  private func groups(first: Int, count: Int, _ facts: TensorFacts) -> GroupRuns {
+    facts.range == nil ? grouping.runs(first: first, count: count) : GroupRuns(single: count)
+  }
+
+  private func findMagnitudes(
+    _ bytes: RawSpan, as type: ElementType, _ groups: GroupRuns, _ facts: TensorFacts, _ tile: inout QuantizedTile
+  ) {
+    if facts.range == nil {
+      largestMagnitudes(bytes, as: type, of: groups, into: &tile.magnitudes)
+    } else {
+      tile.magnitudes = [.infinity]
+    }
+  }
+
+  /// Finds the range of every group.
+  @inline(__always)
+  private func findRanges(
+    _ groups: GroupRuns, first: Int, _ facts: TensorFacts, _ tile: inout QuantizedTile,
+    range: (_ group: Range<Int>, _ largest: Float) throws(QuantizationError) -> AffineRange
+  ) throws(QuantizationError) {
     tile.scales.removeAll(keepingCapacity: true)
+    tile.zeroPoints.removeAll(keepingCapacity: true)
+    tile.ranges.removeAll(keepingCapacity: true)
     if let range = facts.range {
-      var codes = tile.codes.mutableSpan
-      encodeAffine(values, range, into: &codes)
+      tile.ranges.append(range)
       if first == 0 { append(range, to: &tile) }
       return
     }
-    let groups = TileGroups(grouping, first: first, count: values.count)
+    for (index, group) in groups.enumerated() {
+      let range = try range(group, tile.magnitudes[index])
+      try requireRepresentable(range.scale, element: first + group.lowerBound)
+      tile.ranges.append(range)
+      append(range, to: &tile)
+    }
+  }
+
+  /// Writes the codes, and quantizes the scales where the scheme says so.
+  private func finish(
+    _ bytes: RawSpan, as type: ElementType, _ groups: GroupRuns, _ facts: TensorFacts, _ tile: inout QuantizedTile
+  ) {
+    // Taken out and put back: the loops borrow the ranges while they change the codes.
+    var array: [UInt8] = []
+    swap(&array, &tile.codes)
+    defer { swap(&array, &tile.codes) }
+    array.resize(to: groups.count)
+    var codes = array.mutableSpan
     switch encoding.levels {
-    case .codebook(let name):
-      let codebook = name.codebook
-      for group in groups {
-        let members = values.extracting(group)
-        let scale = try codebookScale(values, group, first: first, codebook: codebook)
-        var codes = tile.codes.mutableSpan
-        codebook.encode(members, scale: scale, into: &codes, at: group.lowerBound)
-        tile.scales.append(scale)
-      }
     case .affine:
-      for group in groups {
-        let members = values.extracting(group)
-        let largest = try magnitude(values, group, first: first)
-        let range = try affineRange(members, largest: largest, element: first + group.lowerBound)
-        var codes = tile.codes.mutableSpan
-        encodeAffine(members, range, largest: largest, into: &codes, at: group.lowerBound)
-        append(range, to: &tile)
-      }
+      encodeAffine(
+        bytes, as: type, groups: groups, ranges: tile.ranges.span, magnitudes: tile.magnitudes.span, into: &codes)
+    case .codebook(let name):
+      name.codebook.encode(
+        bytes, as: type, groups: groups, scales: tile.scales.span, magnitudes: tile.magnitudes.span, into: &codes)
     }
     if let mean = facts.scaleMean {
       DoubleQuantization.quantize(
@@ -190,24 +256,27 @@ package struct TileQuantizer: Sendable {
 
   // MARK: Ranges and scales
 
-  private func affineRange(
-    _ members: Span<Float>, largest: Float, element: Int
-  ) throws(QuantizationError) -> AffineRange {
-    let result: AffineRange
-    if scheme.method == .hqq {
-      result = HalfQuadratic(bits: scheme.bits, scaleType: scheme.scaleType).range(of: members)
-    } else {
+  /// The range of a group. With double quantization the codes come from the exact scale, as in bitsandbytes.
+  private func range(of members: Span<Float>, largest: Float) -> AffineRange {
+    if scheme.method == .hqq { return HalfQuadratic(bits: scheme.bits, scaleType: scheme.scaleType).range(of: members) }
+    switch (encoding.levels, scheme.scaleSearch) {
+    case (.codebook(let name), .mse):
+      return range(
+        scale: RangeSearch.bestScale(
+          of: members, largest: largest, codebook: name.codebook, scaleType: scheme.scaleType))
+    case (.codebook, .none): return range(scale: rounded(largest, to: scheme.scaleType))
+    case (.affine, let search):
       let bounds = scheme.method == .absmax ? (-largest, largest) : extrema(members)
-      switch scheme.scaleSearch {
-      case .none: result = range(from: bounds.0, to: bounds.1, share: 1)
-      case .mse:
-        result = RangeSearch.best(of: members, scaleType: scheme.scaleType) { share in
-          range(from: bounds.0, to: bounds.1, share: share)
-        }
+      if search == .none { return range(from: bounds.0, to: bounds.1, share: 1) }
+      return RangeSearch.best(of: members, scaleType: scheme.scaleType) { share in
+        range(from: bounds.0, to: bounds.1, share: share)
       }
     }
-    try requireRepresentable(result.scale, element: element)
-    return result
+  }
+
+  /// What a codebook needs of a range.
+  private func range(scale: Float) -> AffineRange {
+    AffineRange(scale: scale, zeroPoint: 0, highestCode: encoding.highestCode)
   }
 
   /// The range of absmax or zero-point that covers a share of the values' range.
@@ -217,22 +286,6 @@ package struct TileQuantizer: Sendable {
         bits: scheme.bits, from: Double(smallest) * share, to: Double(largest) * share, scaleType: scheme.scaleType)
       : Absmax.range(
         bits: scheme.bits, magnitude: Double(max(-smallest, largest)) * share, scaleType: scheme.scaleType)
-  }
-
-  private func codebookScale(
-    _ values: Span<Float>, _ group: Range<Int>, first: Int, codebook: Codebook
-  ) throws(QuantizationError) -> Float {
-    let largest = try magnitude(values, group, first: first)
-    // With double quantization the codes come from the exact scale, as in bitsandbytes.
-    let scale: Float =
-      switch scheme.scaleSearch {
-      case .none: rounded(largest, to: scheme.scaleType)
-      case .mse:
-        RangeSearch.bestScale(
-          of: values.extracting(group), largest: largest, codebook: codebook, scaleType: scheme.scaleType)
-      }
-    try requireRepresentable(scale, element: first + group.lowerBound)
-    return scale
   }
 
   /// The largest magnitude of a group, all of whose values must be finite.

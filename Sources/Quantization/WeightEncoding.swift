@@ -85,29 +85,10 @@ package struct Grouping: Hashable, Sendable {
     let start = row * rowLength + group % groupsPerRow * groupLength
     return start..<min(start + groupLength, (row + 1) * rowLength)
   }
-}
 
-/// The groups of a tile that begins with a whole group, as ranges of the tile's own elements.
-struct TileGroups: Sequence, IteratorProtocol {
-  private let grouping: Grouping
-  private let count: Int
-  private var position = 0
-  private var column: Int
-
-  init(_ grouping: Grouping, first: Int, count: Int) {
-    self.grouping = grouping
-    self.count = count
-    column = first % grouping.rowLength
-  }
-
-  mutating func next() -> Range<Int>? {
-    guard position < count else { return nil }
-    let start = position
-    let length = Swift.min(grouping.groupLength, grouping.rowLength - column)
-    position += length
-    column += length
-    if column == grouping.rowLength { column = 0 }
-    return start..<position
+  /// The groups of a tile that begins with a whole group.
+  func runs(first: Int, count: Int) -> GroupRuns {
+    GroupRuns(rowLength: rowLength, groupLength: groupLength, column: first % rowLength, count: count)
   }
 }
 

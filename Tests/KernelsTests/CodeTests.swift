@@ -36,6 +36,35 @@ import Testing
 }
 
 @Suite struct AffineCodesTests {
+  /// Groups of a run that does not end with a whole row, in both stored types, against the plain twin.
+  @Test(arguments: [(ElementType.bf16, 70, 32), (.bf16, 16, 16), (.f32, 33, 33), (.f32, 100, 64)])
+  func groupsOfStoredWeightsHaveTheCodesOfTheirRanges(type: ElementType, rowLength: Int, groupLength: Int) {
+    var random = SplitMix64(seed: 9)
+    let (bytes, values) = random.storedWeights(3 * rowLength + 8, as: type)
+    let groups = GroupRuns(rowLength: rowLength, groupLength: groupLength, column: 0, count: values.count)
+    var magnitudes: [Float] = []
+    largestMagnitudes(bytes.span.bytes, as: type, of: groups, into: &magnitudes)
+    #expect(magnitudes == groups.map { values[$0].map(abs).max() ?? 0 })
+    let ranges = magnitudes.enumerated().map { index, largest in
+      // Every other range is clipped.
+      AffineRange(scale: largest / (index % 2 == 0 ? 127 : 300), zeroPoint: 128, highestCode: 255)
+    }
+    var codes = [UInt8](repeating: 99, count: values.count)
+    var span = codes.mutableSpan
+    encodeAffine(
+      bytes.span.bytes, as: type, groups: groups, ranges: ranges.span, magnitudes: magnitudes.span, into: &span)
+    #expect(codes == zip(groups, ranges).flatMap { group, range in values[group].map { range.code(of: $0) } })
+    let codebook = Codebook(levels: [-1, -0.7, -0.2, 0, 0.1, 0.101, 0.9, 1])
+    let scales = magnitudes.enumerated().map { $1 * ($0 % 2 == 0 ? 1 : 0.6) }
+    var target = codes.mutableSpan
+    codebook.encode(
+      bytes.span.bytes, as: type, groups: groups, scales: scales.span, magnitudes: magnitudes.span, into: &target)
+    #expect(
+      codes
+        == zip(groups, scales).flatMap { group, scale in values[group].map { codebook.code(nearest: $0 * (1 / scale)) }
+        })
+  }
+
   @Test(arguments: [(0.0013, 0.0), (0.01, 7), (0.02, 8.37), (1e-40, 8), (1e-38, 3), (0, 8), (1e37, 2), (0.5, -3)])
   func theLoopEqualsItsPlainTwin(scale: Double, zeroPoint: Double) {
     var random = SplitMix64(seed: 3)
@@ -45,7 +74,9 @@ import Testing
       for largest in [Float.infinity, absoluteMaximum(values.span)] {
         var codes = [UInt8](repeating: 99, count: count)
         var span = codes.mutableSpan
-        encodeAffine(values.span, range, largest: largest, into: &span)
+        encodeAffine(
+          values.span.bytes, as: .f32, groups: GroupRuns(single: count), ranges: [range].span,
+          magnitudes: [largest].span, into: &span)
         #expect(codes == values.map { range.code(of: $0) })
         var decoded = [Float](repeating: 99, count: count)
         var valueSpan = decoded.mutableSpan
@@ -101,9 +132,23 @@ import Testing
     for scale: Float in [1, 0.3, 7] {
       var codes = [UInt8](repeating: 99, count: values.count)
       var span = codes.mutableSpan
-      codebook.encode(values.span, scale: scale, into: &span)
+      codebook.encode(
+        values.span.bytes, as: .f32, groups: GroupRuns(single: values.count), scales: [scale].span,
+        magnitudes: [Float.infinity].span, into: &span)
       #expect(codes == values.map { codebook.code(nearest: $0 * (1 / scale)) })
     }
+  }
+
+  @Test func manyLevelsAreComparedOneByOne() {
+    let codebook = Codebook(levels: (0..<256).map { Float($0 - 128) / 128 })
+    var random = SplitMix64(seed: 6)
+    let values = random.weights(100, scale: 0.4)
+    var codes = [UInt8](repeating: 99, count: values.count)
+    var span = codes.mutableSpan
+    codebook.encode(
+      values.span.bytes, as: .f32, groups: GroupRuns(single: values.count), scales: [1].span,
+      magnitudes: [Float.infinity].span, into: &span)
+    #expect(codes == values.map { codebook.code(nearest: $0) })
   }
 
   @Test func aMidpointTakesTheLowerLevel() {

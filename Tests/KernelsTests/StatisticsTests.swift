@@ -20,6 +20,11 @@ import Testing
       values[position] = value
       #expect(!absoluteMaximum(values.span).isFinite)
       #expect(firstNonFinite(values.span) == position)
+      var bytes: [UInt8] = []
+      var magnitudes: [Float] = []
+      _ = encodeElements(values, as: .bf16, into: &bytes)
+      largestMagnitudes(bytes.span.bytes, as: .bf16, of: GroupRuns(single: 40), into: &magnitudes)
+      #expect(magnitudes.count == 1 && !magnitudes[0].isFinite)
     }
     #expect(firstNonFinite([1, 2].span) == nil)
   }

@@ -114,4 +114,36 @@ import Testing
     #expect(scales == whole.tile.scales)
     #expect(zeroPoints == whole.tile.zeroPoints)
   }
+
+  /// Weights taken as they are stored give what their decoded values give.
+  @Test(arguments: Quantization.Method.allCases, [ElementType.bf16, .f32, .f16])
+  func storedWeightsGiveWhatTheirValuesGive(method: Quantization.Method, type: ElementType) throws {
+    var random = SplitMix64(seed: 8)
+    let (bytes, values) = random.storedWeights(16 * 150, as: type)
+    let schemes = try [Granularity.group(64), .row, .tensor].compactMap { granularity -> WeightScheme? in
+      guard granularity == .group(64) || method == .absmax else { return nil }
+      return try WeightScheme(method: method, granularity: granularity)
+    }
+    for scheme in schemes {
+      let expected = try quantize(values, [16, 150], scheme)
+      var tile = QuantizedTile()
+      try TileQuantizer(scheme: scheme, shape: [16, 150])
+        .quantize(bytes.span.bytes, as: type, first: 0, facts: expected.facts, into: &tile)
+      #expect(tile.codes == expected.tile.codes)
+      #expect(tile.scales == expected.tile.scales)
+      #expect(tile.zeroPoints == expected.tile.zeroPoints)
+    }
+  }
+
+  @Test func aStoredWeightThatIsNotFiniteIsNamed() throws {
+    var values = [Float](repeating: 1, count: 256)
+    values[200] = .infinity
+    var bytes: [UInt8] = []
+    _ = encodeElements(values, as: .bf16, into: &bytes)
+    let quantizer = TileQuantizer(scheme: try WeightScheme(method: .nf4), shape: [2, 128])
+    var tile = QuantizedTile()
+    #expect(throws: QuantizationError.notFinite(element: 200, value: "inf")) {
+      try quantizer.quantize(bytes.span.bytes, as: .bf16, first: 0, facts: TensorFacts(), into: &tile)
+    }
+  }
 }

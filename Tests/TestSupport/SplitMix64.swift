@@ -1,3 +1,5 @@
+import Kernels
+
 /// A small seeded generator (Steele, Lea and Flood 2014), so that tests see the same values everywhere.
 package struct SplitMix64: RandomNumberGenerator {
   private var state: UInt64
@@ -19,5 +21,13 @@ package struct SplitMix64: RandomNumberGenerator {
 
   package mutating func weights(_ count: Int, scale: Float = 0.02) -> [Float] {
     (0..<count).map { _ in normal() * scale }
+  }
+
+  /// Weights as bfloat16 or float32 bytes, and their values.
+  package mutating func storedWeights(_ count: Int, as type: ElementType) -> (bytes: [UInt8], values: [Float]) {
+    let values = weights(count).map { rounded($0, to: type) }
+    var bytes: [UInt8] = []
+    let size = encodeElements(values, as: type, into: &bytes)
+    return (Array(bytes[..<size]), values)
   }
 }
