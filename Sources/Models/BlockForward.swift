@@ -61,25 +61,33 @@ package struct BlockForward: Sendable {
     attentionInput(hidden, into: branch)
     attend(branch, batch, tables: tables, cache: cache, into: attended)
     if block.isParallel {
-      let sum = pool.take(rows: hidden.rows, columns: hidden.columns)
-      weights.attentionOutput.apply(attended, into: sum, workers: workers)
       feedForward(hidden, into: branch)
-      add(sum, to: hidden, workers: workers)
+      addAttention(attended, to: hidden)
       add(branch, to: hidden, workers: workers)
-      pool.give(sum)
       return
     }
-    weights.attentionOutput.apply(attended, into: branch, workers: workers)
-    finish(branch, weights.attentionNorms, hidden)
+    addAttention(attended, to: hidden)
     feedForward(hidden, into: branch)
-    finish(branch, weights.feedForwardNorms, hidden)
+    addFeedForward(branch, to: hidden)
   }
 
+  /// Adds the attention to the stream.
+  /// - Parameter attended: what its output projection reads.
+  package func addAttention(_ attended: Matrix, to hidden: Matrix) {
+    let branch = pool.take(rows: hidden.rows, columns: hidden.columns)
+    weights.attentionOutput.apply(attended, into: branch, workers: workers)
+    finish(branch, weights.attentionNorms, hidden)
+    pool.give(branch)
+  }
+
+  /// Adds the feed-forward layer's output to the stream; changes the output where a norm follows it.
+  package func addFeedForward(_ branch: Matrix, to hidden: Matrix) { finish(branch, weights.feedForwardNorms, hidden) }
+
   /// What the projection to queries, keys and values reads.
-  func attentionInput(_ hidden: Matrix, into x: Matrix) { prepare(hidden, weights.attentionNorms, into: x) }
+  package func attentionInput(_ hidden: Matrix, into x: Matrix) { prepare(hidden, weights.attentionNorms, into: x) }
 
   /// What the feed-forward layer reads.
-  func feedForwardInput(_ hidden: Matrix, into x: Matrix) { prepare(hidden, weights.feedForwardNorms, into: x) }
+  package func feedForwardInput(_ hidden: Matrix, into x: Matrix) { prepare(hidden, weights.feedForwardNorms, into: x) }
 
   private func prepare(_ hidden: Matrix, _ norms: BlockWeights.Norms, into x: Matrix) {
     if let norm = norms.before {
@@ -97,7 +105,7 @@ package struct BlockForward: Sendable {
   }
 
   /// From what the attention reads to what its output projection reads, `[tokens, heads · headDimension]`.
-  func attend(
+  package func attend(
     _ x: Matrix, _ batch: TokenBatch, tables: RotaryTables?, cache: KeyValueCache?, into attended: Matrix
   ) {
     let form = block.attention.form
@@ -150,44 +158,58 @@ package struct BlockForward: Sendable {
     defer { pool.give(x) }
     feedForwardInput(hidden, into: x)
     switch block.feedForward {
-    case .gated(_, _, let activation):
-      gated(x, weights.feedForward[0], activation, into: output)
-    case .plain(_, _, let activation):
-      let inner = pool.take(rows: x.rows, columns: weights.feedForward[0].input.weight.rows)
-      weights.feedForward[0].input.apply(x, into: inner, workers: workers)
-      activate(inner, activation, workers: workers)
-      weights.feedForward[0].output.apply(inner, into: output, workers: workers)
-      pool.give(inner)
+    case .gated, .plain: expert(0, x, into: output)
     case .mixture(let description): mixture(x, description, into: output)
     }
   }
 
-  private func gated(_ x: Matrix, _ expert: BlockWeights.Expert, _ activation: Activation, into output: Matrix) {
-    let both = pool.take(rows: x.rows, columns: expert.input.weight.rows)
-    let inner = pool.take(rows: x.rows, columns: expert.output.weight.columns)
-    expert.input.apply(x, into: both, workers: workers)
+  private func expert(_ index: Int, _ x: Matrix, into output: Matrix) {
+    let inner = pool.take(rows: x.rows, columns: weights.feedForward[index].output.weight.columns)
+    self.inner(x, expert: index, into: inner)
+    weights.feedForward[index].output.apply(inner, into: output, workers: workers)
+    pool.give(inner)
+  }
+
+  /// What the output of the feed-forward layer, or of one of its experts, reads: its activations.
+  package func inner(_ x: Matrix, expert index: Int, into inner: Matrix) {
+    let input = weights.feedForward[index].input
+    switch block.feedForward {
+    case .gated(_, _, let activation): gated(x, input, activation, into: inner)
+    case .mixture(let mixture): gated(x, input, mixture.activation, into: inner)
+    case .plain(_, _, let activation):
+      input.apply(x, into: inner, workers: workers)
+      activate(inner, activation, workers: workers)
+    }
+  }
+
+  private func gated(_ x: Matrix, _ input: LoadedLinear, _ activation: Activation, into inner: Matrix) {
+    let both = pool.take(rows: x.rows, columns: input.weight.rows)
+    input.apply(x, into: both, workers: workers)
     activateGated(both, activation, into: inner, workers: workers)
-    expert.output.apply(inner, into: output, workers: workers)
-    pool.give(both, inner)
+    pool.give(both)
   }
 
   /// Σ over a token's experts of probability · expert(x) (arXiv 2401.04088, §2.1), expert by expert.
   private func mixture(_ x: Matrix, _ description: MixtureDescription, into output: Matrix) {
-    guard let router = weights.router else { return }
-    let scores = pool.take(rows: x.rows, columns: description.experts.count)
-    router.apply(x, into: scores, workers: workers)
-    let routes = scores.readRows(0..<x.rows) { scores in
-      ExpertRouting.routes(scores, experts: description.experts.count, description)
-    }
-    pool.give(scores)
     clear(output)
-    for (expert, route) in zip(weights.feedForward, routes) where !route.tokens.isEmpty {
+    for (index, route) in routes(x, description).enumerated() where !route.tokens.isEmpty {
       let part = pool.take(rows: route.tokens.count, columns: x.columns)
       let result = pool.take(rows: route.tokens.count, columns: output.columns)
       gatherRows(route.tokens, of: x, into: part)
-      gated(part, expert, description.activation, into: result)
+      expert(index, part, into: result)
       addRows(result, times: route.shares, to: route.tokens, of: output)
       pool.give(part, result)
+    }
+  }
+
+  /// Which tokens each expert gets.
+  package func routes(_ x: Matrix, _ description: MixtureDescription) -> [ExpertRoute] {
+    guard let router = weights.router else { return [] }
+    let scores = pool.take(rows: x.rows, columns: description.experts.count)
+    defer { pool.give(scores) }
+    router.apply(x, into: scores, workers: workers)
+    return scores.readRows(0..<x.rows) { scores in
+      ExpertRouting.routes(scores, experts: description.experts.count, description)
     }
   }
 }

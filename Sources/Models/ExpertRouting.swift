@@ -1,9 +1,9 @@
 import Kernels
 
 /// Which tokens an expert gets, and with what share of its output.
-struct ExpertRoute {
-  var tokens: [Int] = []
-  var shares: [Float] = []
+package struct ExpertRoute: Sendable {
+  package var tokens: [Int] = []
+  package var shares: [Float] = []
 }
 
 enum ExpertRouting {
