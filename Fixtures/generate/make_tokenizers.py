@@ -334,7 +334,7 @@ def small_charsmap():
         lines.append(" ".join(f"{ord(c):X}" for c in key) + "\t" + " ".join(f"{ord(c):X}" for c in value))
     path = OUT / "rules.tsv"
     path.write_text("\n".join(lines) + "\n")
-    data = sp_model("unigram", 200, normalization_rule_tsv=str(path), character_coverage=0.95)
+    data = sp_model("unigram", 500, normalization_rule_tsv=str(path), character_coverage=0.98)
     path.unlink()
     return charsmap(data)
 
@@ -357,7 +357,7 @@ def xlm_roberta():
 
 
 def unigram():
-    pieces = unigram_pieces(640, character_coverage=0.97, byte_fallback=True)
+    pieces = unigram_pieces(640, character_coverage=0.98, byte_fallback=True)
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
@@ -373,9 +373,9 @@ KINDS = {
 SP_KINDS = {
     "sp-bpe": ("bpe", 560, dict(byte_fallback=True, character_coverage=0.98, normalization_rule_name="identity",
                                 remove_extra_whitespaces=False, split_digits=True, user_defined_symbols=["<mask>", "one"])),
-    "sp-bpe-plain": ("bpe", 400, dict(character_coverage=0.97, normalization_rule_name="identity")),
+    "sp-bpe-plain": ("bpe", 400, dict(character_coverage=0.98, normalization_rule_name="identity")),
     "sp-unigram": ("unigram", 420, dict(character_coverage=0.98, normalization_rule_name="identity", user_defined_symbols=["<mask>"])),
-    "sp-unigram-bytes": ("unigram", 620, dict(byte_fallback=True, character_coverage=0.97, normalization_rule_name="identity",
+    "sp-unigram-bytes": ("unigram", 620, dict(byte_fallback=True, character_coverage=0.98, normalization_rule_name="identity",
                                               add_dummy_prefix=False)),
 }
 
