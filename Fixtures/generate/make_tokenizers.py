@@ -210,7 +210,7 @@ def llama2():
     tokenizer.pre_tokenizer = None
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer = only_special(tokenizer, ["<unk>", "<s>", "</s>"])
-    tokenizer.add_special_tokens([AddedToken("<pad>", normalized=True, special=True)])
+    tokenizer.add_tokens([AddedToken("<pad>", normalized=True)])
     tokenizer.add_tokens([AddedToken("New York", normalized=True)])
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
                                            decoders.Strip(" ", 1, 0)])

@@ -46,6 +46,8 @@ package struct AddedToken: Sendable, Hashable {
 /// The added tokens of a tokenizer, ready to be found in text.
 struct AddedTokens: Sendable {
   private(set) var tokens: [AddedToken] = []
+  /// What each token reads when decoded: its content, normalized where it is looked for in normalized text.
+  private var texts: [[UInt8]] = []
   private var indexOfID: [Int32: Int] = [:]
   /// By exact bytes; added tokens may differ from the vocabulary.
   private var idOfContent: [[UInt8]: Int32] = [:]
@@ -73,6 +75,7 @@ struct AddedTokens: Sendable {
       } else {
         plain.insert(text.bytes, value: Int32(index))
       }
+      texts.append(text.bytes)
     }
   }
 
@@ -110,6 +113,7 @@ struct AddedTokens: Sendable {
 
   func id(of content: [UInt8]) -> Int32? { idOfContent[content] }
   func token(of id: Int32) -> AddedToken? { indexOfID[id].map { tokens[$0] } }
+  func text(of id: Int32) -> [UInt8]? { indexOfID[id].map { texts[$0] } }
   var idBound: Int { (tokens.map { Int($0.id) }.max() ?? -1) + 1 }
 
   /// A stretch of text, or an added token.

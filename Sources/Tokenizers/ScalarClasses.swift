@@ -39,6 +39,10 @@ package struct ScalarClasses: OptionSet, Hashable, Sendable {
   /// Unicode punctuation, and the ASCII symbols that BERT counts to it.
   static let bertPunctuation = ScalarClasses(rawValue: 1 << 16)
 
+  /// `\w` of the regular expressions in tokenizer.json: their engine, Oniguruma, leaves the joiners out and takes
+  /// the superscripts and fractions of Latin-1 in.
+  static let expressionWord = ScalarClasses(rawValue: 1 << 17)
+
   static let letter: ScalarClasses = [.upper, .lower, .otherLetter]
   static let mark: ScalarClasses = [.nonspacingMark, .otherMark]
 
@@ -73,6 +77,10 @@ package struct ScalarClasses: OptionSet, Hashable, Sendable {
       default: []
       }
     if properties.isAlphabetic || properties.isJoinControl { classes.insert(.word) }
+    switch value {
+    case 0xb2, 0xb3, 0xb9, 0xbc, 0xbd, 0xbe: classes.insert(.expressionWord)
+    default: if classes.meets(.word), !properties.isJoinControl { classes.insert(.expressionWord) }
+    }
     if properties.isWhitespace { classes.insert(.space) }
     if value == 0x0a || value == 0x0d { classes.insert(.newline) }
     if value == 0x20 { classes.insert(.blank) }

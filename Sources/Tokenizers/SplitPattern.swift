@@ -77,7 +77,7 @@ package struct SplitPattern: Sendable, Hashable {
       .casedWord(endsLower: false, contraction: true),
     ##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"##: .punctuatedASCIIWord,
     #"[一-龥぀-ゟ゠-ヿ]+"#: run(.eastAsian),
-    #"\w+"#: run(.word),
+    #"\w+"#: run(.expressionWord),
     // Numbers
     #"\p{N}"#: run(.number, 1, 1), #"[\p{N}]"#: run(.number, 1, 1), #"\p{N}+"#: run(.number),
     #" ?\p{N}+"#: run(.number, lead: .blank), #" ?\p{N}"#: run(.number, lead: .blank, 1, 1),
@@ -93,7 +93,7 @@ package struct SplitPattern: Sendable, Hashable {
     #" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"#:
       run([.space, .letter, .mark, .number], negated: true, lead: .blank, tail: "\r\n"),
     #" ?[\p{P}\p{S}]+[\r\n]*"#: run([.punctuation, .symbol], lead: .blank, tail: "\r\n"),
-    #"[^\w\s]+"#: run([.word, .space], negated: true),
+    #"[^\w\s]+"#: run([.expressionWord, .space], negated: true),
     // White space
     #"\s*[\r\n]+"#: .spaceThroughNewline, #"\s*[\r\n]"#: .spaceThroughNewline,
     #"\s+(?!\S)"#: .spaceBeforeEnd, #"\s+$"#: .spaceAtEnd, #"\s++$"#: .spaceAtEnd,

@@ -1,15 +1,15 @@
 /// Decodes ids one by one, as text generation gives them, into the pieces of text that are certain.
 ///
 /// A token may hold part of a character; its bytes wait until the rest has come. The pieces together are what
-/// `Tokenizer.decode` gives for all ids, as long as the ids spell valid UTF-8: of byte tokens that spell none, a
-/// stretch may have been given out before the run of bytes turned out to be damaged.
+/// `Tokenizer.decode` gives for all ids, as long as the ids spell valid UTF-8: of byte tokens that spell none, a part
+/// may have been given out as text before the run of bytes turned out to be damaged.
 package struct TextStream {
-  /// No character needs more byte tokens; after that many, what is there goes out as it is.
+  /// No character has more bytes than four; tokens beyond that are damaged and go out as they are.
   private static let waitLimit = 8
 
   private let tokenizer: Tokenizer
   private let skipsSpecialTokens: Bool
-  /// The ids since the last place where text was certain: first those for context, whose text is out already.
+  /// First the ids whose text was given out last, as context; then those that wait.
   private var ids: [Int32] = []
   private var contextCount = 0
 
@@ -20,8 +20,11 @@ package struct TextStream {
 
   /// The text that becomes certain with this id; often empty.
   package mutating func append(_ id: Int32) -> String {
+    if skipsSpecialTokens, tokenizer.isSpecial(id) { return "" }
     ids.append(id)
-    return advance(finishes: ids.count - contextCount >= Self.waitLimit)
+    let bytes = ids[contextCount...].flatMap { tokenizer.rawBytes(of: $0) }
+    if Self.endsInsideCharacter(bytes), ids.count - contextCount < Self.waitLimit { return "" }
+    return advance()
   }
 
   /// The text that still waits, damaged or not.
@@ -30,22 +33,29 @@ package struct TextStream {
       ids = []
       contextCount = 0
     }
-    return contextCount < ids.count ? advance(finishes: true) : ""
+    return contextCount < ids.count ? advance() : ""
   }
 
-  private mutating func advance(finishes: Bool) -> String {
+  private mutating func advance() -> String {
     // Decoders look at what is before a token, such as the blank a text does not begin with; so the context is
     // decoded along and its text cut off.
-    let known = tokenizer.decode(ids[..<contextCount], skipSpecialTokens: skipsSpecialTokens)
-    let whole = tokenizer.decode(ids, skipSpecialTokens: skipsSpecialTokens)
-    let fresh = Array(whole.utf8.dropFirst(known.utf8.count))
-    let isCut = fresh.suffix(3).elementsEqual("\u{fffd}".utf8)
-    guard finishes || !isCut else { return "" }
-    // A token without text, or white space that a decoder may drop at the start, is too little context.
-    if !fresh.isEmpty {
-      ids.removeFirst(contextCount)
+    let known = Array(tokenizer.decode(ids[..<contextCount], skipSpecialTokens: skipsSpecialTokens).utf8)
+    let whole = Array(tokenizer.decode(ids, skipSpecialTokens: skipsSpecialTokens).utf8)
+    let waiting = Array(ids[contextCount...])
+    ids = waiting
+    contextCount = waiting.count
+    guard whole.starts(with: known) else {
+      return tokenizer.decode(waiting, skipSpecialTokens: skipsSpecialTokens)
     }
-    contextCount = ids.count
-    return String(decoding: fresh, as: UTF8.self)
+    return String(decoding: whole.dropFirst(known.count), as: UTF8.self)
+  }
+
+  /// True where the last byte leaves a UTF-8 sequence unfinished.
+  private static func endsInsideCharacter(_ bytes: [UInt8]) -> Bool {
+    for (offset, byte) in bytes.suffix(3).reversed().enumerated() {
+      if byte >= 0xc0 { return offset + 1 < (byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2) }
+      if byte < 0x80 { return false }
+    }
+    return false
   }
 }

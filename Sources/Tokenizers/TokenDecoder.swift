@@ -73,6 +73,16 @@ indirect enum TokenDecoder: Sendable {
     }
   }
 
+  /// The bytes a token stands for where this step turns tokens into bytes; else nil.
+  func rawBytes(of token: [UInt8]) -> [UInt8]? {
+    switch self {
+    case .sequence(let steps): steps.lazy.compactMap { $0.rawBytes(of: token) }.first
+    case .byteLevel: ByteAlphabet.decode(token)
+    case .byteFallback: Self.byteValue(token).map { [$0] }
+    default: nil
+    }
+  }
+
   /// English typography as BERT's detokenizer restores it, in this order.
   private static let typography: [(SplitPattern, [UInt8])] = [
     (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"),

@@ -97,6 +97,15 @@ package struct Tokenizer: Sendable {
     }
   }
 
+  /// The bytes of text a token stands for by itself, where it stands for bytes; else its content.
+  func rawBytes(of id: Int32) -> [UInt8] {
+    guard let token = tokenBytes(id) else { return [] }
+    switch engine {
+    case .pipeline(let pipeline): return pipeline.rawBytes(of: token)
+    case .sentencePiece: return TokenDecoder.byteValue(token).map { [$0] } ?? token
+    }
+  }
+
   /// True for tokens such as the end of a text, which a decoder may skip.
   package func isSpecial(_ id: Int32) -> Bool {
     switch engine {

@@ -274,23 +274,30 @@ struct JSONTableReader {
     guard current == UInt8(ascii: "\"") else { throw invalid("a string is expected") }
     let start = position
     position += 1
-    var plain = true
+    var isASCII = true
+    var hasEscapes = false
     while position < end, bytes[position] != UInt8(ascii: "\"") {
       let byte = bytes[position]
       if byte == UInt8(ascii: "\\") {
-        plain = false
+        hasEscapes = true
         position += 1
       } else if byte < 0x20 {
         throw invalid("a string holds the unescaped control character \(byte)")
       } else if byte >= 0x80 {
-        plain = false
+        isASCII = false
       }
       position += 1
     }
     guard position < end else { throw invalid("the text ends inside a string (truncated)", at: start) }
     position += 1
-    if plain { return Array(bytes[(start + 1)..<(position - 1)]) }
-    // Escapes and non-ASCII text are rarer; the strict parser judges them.
+    if !hasEscapes {
+      let content = bytes[(start + 1)..<(position - 1)]
+      guard isASCII || String(validating: content, as: UTF8.self) != nil else {
+        throw invalid("a string is not valid UTF-8", at: start)
+      }
+      return Array(content)
+    }
+    // Escapes are rare; the strict parser judges them.
     do {
       guard case .string(let text) = try JSONParser.parse(Array(bytes[start..<position])) else {
         throw invalid("a string is expected", at: start)
@@ -309,16 +316,32 @@ struct JSONTableReader {
     skipWhiteSpace()
     let start = position
     while position < end, isNumeric(bytes[position]) { position += 1 }
-    let text = bytes[start..<position]
-    if text.count <= 18, let first = text.first, first != 0x30 || text.count == 1,
-      text.allSatisfy({ (0x30...0x39).contains($0) })
-    {
-      return String(decoding: text, as: UTF8.self)
+    guard Self.isNumber(bytes[start..<position]) else { throw invalid("a number is expected", at: start) }
+    return String(decoding: bytes[start..<position], as: UTF8.self)
+  }
+
+  /// The grammar of RFC 8259: sign, digits without a leading zero, fraction, exponent.
+  private static func isNumber(_ text: ArraySlice<UInt8>) -> Bool {
+    var rest = text
+    func dropDigits(_ rest: inout ArraySlice<UInt8>) -> Int {
+      let tail = rest.drop { (0x30...0x39).contains($0) }
+      defer { rest = tail }
+      return rest.count - tail.count
     }
-    guard !text.isEmpty, case .number(let number)? = try? JSONParser.parse(Array(text)) else {
-      throw invalid("a number is expected", at: start)
+    if rest.first == UInt8(ascii: "-") { rest.removeFirst() }
+    let leading = rest.first
+    let count = dropDigits(&rest)
+    guard count == 1 || (count > 1 && leading != 0x30) else { return false }
+    if rest.first == UInt8(ascii: ".") {
+      rest.removeFirst()
+      guard dropDigits(&rest) > 0 else { return false }
     }
-    return number
+    if rest.first == UInt8(ascii: "e") || rest.first == UInt8(ascii: "E") {
+      rest.removeFirst()
+      if rest.first == UInt8(ascii: "+") || rest.first == UInt8(ascii: "-") { rest.removeFirst() }
+      guard dropDigits(&rest) > 0 else { return false }
+    }
+    return rest.isEmpty
   }
 
   private func isNumeric(_ byte: UInt8) -> Bool {

@@ -82,6 +82,8 @@ struct TokenizerPipeline: Sendable {
     addedTokens.token(of: id).map { Array($0.content.utf8) } ?? vocabulary.bytes(of: Int(id))
   }
 
+  func rawBytes(of token: [UInt8]) -> [UInt8] { decoder?.rawBytes(of: token) ?? token }
+
   func encode(_ bytes: [UInt8], addSpecialTokens: Bool) -> [Int32] {
     var ids: [Int32] = []
     ids.reserveCapacity(bytes.count / 3 + 8)
@@ -121,7 +123,7 @@ struct TokenizerPipeline: Sendable {
   func decode(_ ids: some Sequence<Int32>, skipSpecialTokens: Bool) -> [UInt8] {
     var tokens: [[UInt8]] = []
     for id in ids {
-      guard let token = tokenBytes(id), !(skipSpecialTokens && isSpecial(id)) else { continue }
+      guard let token = addedTokens.text(of: id) ?? vocabulary.bytes(of: Int(id)), !(skipSpecialTokens && isSpecial(id)) else { continue }
       tokens.append(token)
     }
     guard let decoder else { return Array(tokens.joined(separator: [0x20])) }
