@@ -16,6 +16,7 @@ import random
 import struct
 import sys
 import unicodedata
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 
@@ -125,6 +126,12 @@ def corpus():
     return ["\n\n".join(islice(documents(SEED), 400)).split("\n\n")][0] + (SENTENCES + CODE) * 4
 
 
+def alphabet(size):
+    """The characters a trainer keeps: its own choice between equally frequent ones is not reproducible."""
+    counts = Counter("".join(corpus()).replace(" ", "▁"))
+    return {"initial_alphabet": sorted(sorted(counts, key=lambda c: (-counts[c], c))[:size]), "limit_alphabet": size}
+
+
 def train(tokenizer, trainer):
     tokenizer.train_from_iterator(corpus(), trainer)
     return tokenizer
@@ -205,7 +212,7 @@ def llama2():
     """SentencePiece BPE in the shape of Llama 2 and Mistral: normalizers, no pre-tokenizer, byte fallback."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    train(tokenizer, trainers.BpeTrainer(vocab_size=560, show_progress=False, limit_alphabet=90,
+    train(tokenizer, trainers.BpeTrainer(vocab_size=560, show_progress=False, **alphabet(90),
                                          special_tokens=["<unk>", "<s>", "</s>"] + BYTES))
     tokenizer.pre_tokenizer = None
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -229,7 +236,7 @@ def metaspace():
     """The newer shape: Metaspace with the scheme "first", no splitting."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=False))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=True)
-    train(tokenizer, trainers.BpeTrainer(vocab_size=420, show_progress=False, limit_alphabet=120,
+    train(tokenizer, trainers.BpeTrainer(vocab_size=420, show_progress=False, **alphabet(120),
                                          special_tokens=["<unk>", "<s>", "</s>"]))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
@@ -241,7 +248,7 @@ def gemma():
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
-    train(tokenizer, trainers.BpeTrainer(vocab_size=600, show_progress=False, limit_alphabet=100,
+    train(tokenizer, trainers.BpeTrainer(vocab_size=600, show_progress=False, **alphabet(100),
                                          special_tokens=["<pad>", "<s>", "</s>", "<unk>", "<mask>"] + BYTES, max_token_length=9))
     tokenizer = only_special(tokenizer, ["<pad>", "<s>", "</s>", "<unk>", "<mask>"])
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
@@ -249,24 +256,44 @@ def gemma():
     return tokenizer
 
 
+def plain_bpe(uncased, size, letters):
+    """Characters and merges of lower-level words, from which the two kinds below are built: their own trainers number
+    the pieces in the order of a hash table."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=uncased)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    counts = Counter("".join(map(tokenizer.normalizer.normalize_str, corpus())).replace(" ", ""))
+    keep = sorted(sorted(counts, key=lambda c: (-counts[c], c))[:letters])
+    train(tokenizer, trainers.BpeTrainer(vocab_size=size, show_progress=False, initial_alphabet=keep, limit_alphabet=letters))
+    return keep, [tuple(m) for m in json.loads(tokenizer.to_str())["model"]["merges"]]
+
+
+def numbered(pieces):
+    return {piece: id_ for id_, piece in enumerate(dict.fromkeys(pieces))}
+
+
 def openai_gpt():
     """BPE with a suffix at the end of words, in the manner of the first GPT."""
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
+    keep, merges = plain_bpe(True, 250, 100)
+    both = [pair for a, b in merges for pair in ((a, b), (a, b + "</w>"))]
+    vocab = numbered(["<unk>", *keep, *(c + "</w>" for c in keep), *(a + b for a, b in both)])
+    tokenizer = Tokenizer(models.BPE(vocab, both, unk_token="<unk>", end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.BPEDecoder("</w>")
-    return train(tokenizer, trainers.BpeTrainer(vocab_size=420, show_progress=False, limit_alphabet=100,
-                                                special_tokens=["<unk>"], end_of_word_suffix="</w>"))
+    return tokenizer
 
 
 def bert(uncased):
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    keep, merges = plain_bpe(uncased, 350, 180)
+    pieces = keep + [a + b for a, b in merges]
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocab = numbered(specials + pieces + ["##" + p for p in pieces if p[0].isalnum()])
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(specials)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=uncased)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
-    train(tokenizer, trainers.WordPieceTrainer(
-        vocab_size=480, show_progress=False, limit_alphabet=200,
-        special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]))
     if uncased:
         tokenizer.post_processor = around("[CLS]", "[SEP]", tokenizer)
         tokenizer.add_tokens([AddedToken("New York")])

@@ -132,7 +132,8 @@ struct BytePairModel: Sendable {
       let (value, length) = decodeScalar(bytes, index, piece.upperBound)
       let range = index..<(index + length)
       index += length
-      let found = idOfScalar(value, bytes, range, isFirst: range.lowerBound == piece.lowerBound, isLast: index == piece.upperBound)
+      let found = idOfScalar(
+        value, bytes, range, isFirst: range.lowerBound == piece.lowerBound, isLast: index == piece.upperBound)
       let symbol = MergeSymbol(id: found, start: Int32(range.lowerBound), end: Int32(index))
       if found >= 0 {
         flush(&unknown, to: &scratch)

@@ -36,7 +36,8 @@ struct Pieces {
   }
 
   /// Rewrites every piece; `body` appends the new bytes of one.
-  mutating func rewrite(_ body: (_ bytes: [UInt8], _ piece: Range<Int>, _ index: Int, _ output: inout [UInt8]) -> Void) {
+  mutating func rewrite(_ body: (_ bytes: [UInt8], _ piece: Range<Int>, _ index: Int, _ output: inout [UInt8]) -> Void)
+  {
     var output: [UInt8] = []
     output.reserveCapacity(bytes.count + bytes.count / 4 + 16)
     for index in ranges.indices {

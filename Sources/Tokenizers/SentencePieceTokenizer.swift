@@ -96,9 +96,8 @@ struct SentencePieceTokenizer: Sendable {
     suffix = end ? [endID].compactMap { $0 } : []
   }
 
-  func isSpecial(_ id: Int32) -> Bool {
-    kinds.indices.contains(Int(id)) && (kinds[Int(id)] == .control || kinds[Int(id)] == .unknown)
-  }
+  /// Control pieces; the unknown piece has a text of its own, and SentencePiece shows it.
+  func isSpecial(_ id: Int32) -> Bool { kinds.indices.contains(Int(id)) && kinds[Int(id)] == .control }
 
   func encode(_ bytes: [UInt8], addSpecialTokens: Bool) -> [Int32] {
     let text = normalizer.apply(to: bytes)

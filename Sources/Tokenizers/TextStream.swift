@@ -41,13 +41,12 @@ package struct TextStream {
     // decoded along and its text cut off.
     let known = Array(tokenizer.decode(ids[..<contextCount], skipSpecialTokens: skipsSpecialTokens).utf8)
     let whole = Array(tokenizer.decode(ids, skipSpecialTokens: skipsSpecialTokens).utf8)
-    let waiting = Array(ids[contextCount...])
-    ids = waiting
-    contextCount = waiting.count
-    guard whole.starts(with: known) else {
-      return tokenizer.decode(waiting, skipSpecialTokens: skipsSpecialTokens)
-    }
-    return String(decoding: whole.dropFirst(known.count), as: UTF8.self)
+    let fresh = whole.starts(with: known) ? String(decoding: whole.dropFirst(known.count), as: UTF8.self) : nil
+    let alone = tokenizer.decode(ids[contextCount...], skipSpecialTokens: skipsSpecialTokens)
+    // What reads as nothing by itself, as white space may at the start of a text, is no context for what follows.
+    if !alone.isEmpty { ids.removeFirst(contextCount) }
+    contextCount = ids.count
+    return fresh ?? alone
   }
 
   /// True where the last byte leaves a UTF-8 sequence unfinished.

@@ -123,7 +123,8 @@ struct TokenizerPipeline: Sendable {
   func decode(_ ids: some Sequence<Int32>, skipSpecialTokens: Bool) -> [UInt8] {
     var tokens: [[UInt8]] = []
     for id in ids {
-      guard let token = addedTokens.text(of: id) ?? vocabulary.bytes(of: Int(id)), !(skipSpecialTokens && isSpecial(id)) else { continue }
+      guard let token = addedTokens.text(of: id) ?? vocabulary.bytes(of: Int(id)), !(skipSpecialTokens && isSpecial(id))
+      else { continue }
       tokens.append(token)
     }
     guard let decoder else { return Array(tokens.joined(separator: [0x20])) }

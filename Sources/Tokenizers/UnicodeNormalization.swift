@@ -58,7 +58,9 @@ package enum UnicodeNormalization {
   private static let tables = Tables()
 
   // Hangul syllables are computed (Unicode Standard, section 3.12).
-  private static let (syllables, leads, vowels, trails) = (UInt32(0xac00), UInt32(0x1100), UInt32(0x1161), UInt32(0x11a7))
+  private static let (syllables, leads, vowels, trails) = (
+    UInt32(0xac00), UInt32(0x1100), UInt32(0x1161), UInt32(0x11a7)
+  )
   private static let (leadCount, vowelCount, trailCount) = (UInt32(19), UInt32(21), UInt32(28))
 
   private static func decompose(_ scalar: UInt32, _ compatibility: Bool, into output: inout [UInt32]) {

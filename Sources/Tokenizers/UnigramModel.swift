@@ -38,7 +38,8 @@ struct UnigramModel: Sendable {
     }
     self.init(
       vocabulary: vocabulary, scores: scores, unknownID: unknownID,
-      fallsBackToBytes: try fields.flag("byte_fallback", default: false), isSinglePrecision: false, isMatched: { _ in true })
+      fallsBackToBytes: try fields.flag("byte_fallback", default: false), isSinglePrecision: false,
+      isMatched: { _ in true })
   }
 
   /// - Parameter isMatched: which pieces may be found in text.

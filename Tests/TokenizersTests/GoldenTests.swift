@@ -78,9 +78,11 @@ import Testing
   }
 
   /// Megabytes of text through the tokenizers of models that are not in the repository.
-  @Test(.enabled(if: Fixtures.shared("text") != nil), arguments: [
-    "stories5M/tokenizer.json", "stories260K/tokenizer.json", "stories260K/tokenizer.model",
-  ])
+  @Test(
+    .enabled(if: Fixtures.shared("text") != nil),
+    arguments: [
+      "stories5M/tokenizer.json", "stories260K/tokenizer.json", "stories260K/tokenizer.model",
+    ])
   func sharedTexts(file: String) throws {
     let golden = try #require(Fixtures.json("goldens/tokenizers-shared.json")[file]?.object)
     let bytes = try readWhole(#require(Fixtures.shared("models/\(file)")))

@@ -13,7 +13,9 @@ import Testing
 
   /// Scalars of all planes, surrogates left out, with some that the tokenizers look for.
   private static func text(_ generator: inout SplitMix64) -> String {
-    let parts = ["<s>", "<mask>", "▁", " ", "  ", "\n", "'s", "one", "New York", "[CLS]", "##", "12345", "\u{301}", "\r\n"]
+    let parts = [
+      "<s>", "<mask>", "▁", " ", "  ", "\n", "'s", "one", "New York", "[CLS]", "##", "12345", "\u{301}", "\r\n",
+    ]
     var text = ""
     for _ in 0..<Int.random(in: 0...12, using: &generator) {
       if Bool.random(using: &generator) {
@@ -36,7 +38,9 @@ import Testing
       let ids = tokenizer.encode(text, addSpecialTokens: true)
       #expect(ids.allSatisfy { $0 >= 0 && Int($0) < tokenizer.vocabularySize && tokenizer.content(of: $0) != nil })
       _ = tokenizer.decode(ids, skipSpecialTokens: true)
-      let bytes = (0..<Int.random(in: 0...30, using: &generator)).map { _ in UInt8.random(in: 0...255, using: &generator) }
+      let bytes = (0..<Int.random(in: 0...30, using: &generator)).map { _ in
+        UInt8.random(in: 0...255, using: &generator)
+      }
       let repaired = String(decoding: bytes, as: UTF8.self)
       #expect(
         tokenizer.encode(utf8: bytes, addSpecialTokens: false) == tokenizer.encode(repaired, addSpecialTokens: false))
@@ -46,7 +50,8 @@ import Testing
     }
   }
 
-  @Test(arguments: ["gpt2", "llama3", "gpt4o", "deepseek", "falcon"]) func byteLevelKeepsEverything(kind: String) throws {
+  @Test(arguments: ["gpt2", "llama3", "gpt4o", "deepseek", "falcon"]) func byteLevelKeepsEverything(kind: String) throws
+  {
     let tokenizer = try Self.tokenizer(kind)
     for text in try GoldenTests.strings() {
       let ids = tokenizer.encode(text, addSpecialTokens: false)
