@@ -340,8 +340,8 @@ def charsmap(data):
     return format_.ModelProto.FromString(data).normalizer_spec.precompiled_charsmap
 
 
-def small_charsmap():
-    """The rules of nmt_nfkc for a part of Unicode: the whole map would be 240 kB."""
+def small_rules():
+    """The rules of nmt_nfkc for a part of Unicode, as a file: the whole map would be 240 kB."""
     rules, lines = {}, []
     for code in [*range(0xa0, 0x250), *range(0x2000, 0x2070), *range(0x2100, 0x2150), *range(0x2460, 0x2480),
                  *range(0x3000, 0x3010), *range(0xff01, 0xffa0), *range(0xfb00, 0xfb07)]:
@@ -361,8 +361,13 @@ def small_charsmap():
         lines.append(" ".join(f"{ord(c):X}" for c in key) + "\t" + " ".join(f"{ord(c):X}" for c in value))
     path = OUT / "rules.tsv"
     path.write_text("\n".join(lines) + "\n")
-    data = sp_model("unigram", 500, normalization_rule_tsv=str(path), character_coverage=0.98)
-    path.unlink()
+    return path
+
+
+def small_charsmap():
+    rules = small_rules()
+    data = sp_model("unigram", 500, normalization_rule_tsv=str(rules), character_coverage=0.98)
+    rules.unlink()
     return charsmap(data)
 
 
@@ -401,7 +406,7 @@ SP_KINDS = {
     "sp-bpe": ("bpe", 560, dict(byte_fallback=True, character_coverage=0.98, normalization_rule_name="identity",
                                 remove_extra_whitespaces=False, split_digits=True, user_defined_symbols=["<mask>", "one"])),
     "sp-bpe-plain": ("bpe", 400, dict(character_coverage=0.98, normalization_rule_name="identity")),
-    "sp-unigram": ("unigram", 420, dict(character_coverage=0.98, normalization_rule_name="identity", user_defined_symbols=["<mask>"])),
+    "sp-unigram": ("unigram", 420, dict(character_coverage=0.98, normalization_rule_tsv="rules.tsv", user_defined_symbols=["<mask>"])),
     "sp-unigram-bytes": ("unigram", 620, dict(byte_fallback=True, character_coverage=0.98, normalization_rule_name="identity",
                                               add_dummy_prefix=False)),
 }
@@ -449,7 +454,9 @@ def main():
     for name, (kind, size, options) in SP_KINDS.items():
         folder = OUT / name
         folder.mkdir(exist_ok=True)
-        data = sp_model(kind, size, **options)
+        rules = small_rules()
+        data = sp_model(kind, size, **{k: str(rules) if v == rules.name else v for k, v in options.items()})
+        rules.unlink()
         (folder / "tokenizer.model").write_bytes(data)
         processor = sentencepiece.SentencePieceProcessor(model_proto=data)
         ids = [processor.encode(t) for t in texts]

@@ -32,6 +32,7 @@ package struct AddedToken: Sendable, Hashable {
     guard let fields = try document.fields(value, at: place) else {
       throw document.error(place, .expected("an object"))
     }
+    try fields.allowMembers(of: "AddedToken")
     let id = try fields.count("id")
     guard id < Vocabulary.idLimit else { throw fields.error("id", .idOutOfRange(id, limit: Vocabulary.idLimit)) }
     let isSpecial = try fields.flag("special", default: false)

@@ -11,8 +11,46 @@ struct TokenizerFields {
     document.error(place.isEmpty ? key : "\(place).\(key)", reason)
   }
 
-  /// The name of the step.
-  func type() throws(TokenizerError) -> String { try string("type") }
+  /// The members that each kind of object may have, by its type.
+  private static let known: [String: [String]] = [
+    "AddedToken": ["id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"],
+    // Models
+    "BPE": [
+      "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", "byte_fallback",
+      "ignore_merges", "vocab", "merges",
+    ],
+    "Unigram": ["unk_id", "vocab", "byte_fallback"],
+    // A decoder too
+    "WordPiece": ["unk_token", "continuing_subword_prefix", "max_input_chars_per_word", "vocab", "prefix", "cleanup"],
+    "WordLevel": ["unk_token", "vocab"],
+    // Steps; some names are of several kinds
+    "Sequence": ["normalizers", "pretokenizers", "processors", "decoders"],
+    "NFC": [], "NFD": [], "NFKC": [], "NFKD": [], "Lowercase": [], "StripAccents": [], "Nmt": [],
+    "Strip": ["strip_left", "strip_right", "content", "start", "stop"],
+    "Prepend": ["prepend"], "Replace": ["pattern", "content"], "Precompiled": ["precompiled_charsmap"],
+    "BertNormalizer": ["clean_text", "handle_chinese_chars", "strip_accents", "lowercase"],
+    "ByteLevel": ["add_prefix_space", "trim_offsets", "use_regex"],
+    "Metaspace": ["replacement", "prepend_scheme", "add_prefix_space", "split", "str_rep"],
+    "Split": ["pattern", "behavior", "invert"], "Punctuation": ["behavior"], "Digits": ["individual_digits"],
+    "CharDelimiterSplit": ["delimiter"], "BertPreTokenizer": [], "Whitespace": [], "WhitespaceSplit": [],
+    "TemplateProcessing": ["single", "pair", "special_tokens"], "BertProcessing": ["sep", "cls"],
+    "RobertaProcessing": ["sep", "cls", "trim_offsets", "add_prefix_space"],
+    "ByteFallback": [], "Fuse": [], "BPEDecoder": ["suffix"],
+  ]
+
+  /// The name of the step; its members must be known for that name.
+  func type() throws(TokenizerError) -> String {
+    let name = try string("type")
+    try allowMembers(of: name)
+    return name
+  }
+
+  func allowMembers(of name: String) throws(TokenizerError) {
+    guard let known = Self.known[name] else { return }
+    for key in members.keys where key != "type" && !known.contains(key) && !isAbsent(key) {
+      throw error(key, .unsupported(kind: "key", name: key, known: known))
+    }
+  }
 
   func string(_ key: String) throws(TokenizerError) -> String {
     guard let text = members[key]?.string else { throw error(key, .expected("a string")) }

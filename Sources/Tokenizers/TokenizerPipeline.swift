@@ -21,13 +21,15 @@ struct TokenizerPipeline: Sendable {
       }
     }
 
-    /// Old files do not name the model; its members tell.
+    /// Old files do not name the model; a member that only one kind has tells.
     private static func type(_ fields: TokenizerFields) throws(TokenizerError) -> String {
       if fields.members["type"] != nil { return try fields.type() }
-      if fields.members["merges"] != nil { return "BPE" }
-      if fields.members["unk_id"] != nil { return "Unigram" }
-      if fields.members["max_input_chars_per_word"] != nil { return "WordPiece" }
-      throw fields.error("type", .expected("the name of the model"))
+      let marks = [("merges", "BPE"), ("unk_id", "Unigram"), ("max_input_chars_per_word", "WordPiece")]
+      guard let name = marks.first(where: { fields.members[$0.0] != nil })?.1 else {
+        throw fields.error("type", .expected("the name of the model"))
+      }
+      try fields.allowMembers(of: name)
+      return name
     }
 
     var vocabulary: Vocabulary {

@@ -175,6 +175,16 @@ import Testing
     Case(
       with(#""decoder":{"type":"Strip","content":" ","start":"1","stop":0}"#),
       "'decoder.start': must be a whole number, not negative"),
+    // Members nobody knows
+    Case(with(#""normalizer":{"type":"NFC","speed":9}"#), "'normalizer.speed': the key 'speed' is not supported"),
+    Case(
+      with(#""pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"ByteLevel","use_regexp":true}]}"#),
+      "'pre_tokenizer.pretokenizers[0].use_regexp': the key 'use_regexp' is not supported; known are add_prefix_space,"),
+    Case(
+      model(#""type":"Unigram","vocab":[["a",0]],"unk_id":0,"nbest":4"#),
+      "'model.nbest': the key 'nbest' is not supported"),
+    Case(
+      with(#""added_tokens":[{"id":3,"content":"x","colour":"red"}]"#), "'added_tokens[0].colour': the key 'colour'"),
     // Added tokens
     Case(with(#""added_tokens":{}"#), "'added_tokens': must be an array"),
     Case(
