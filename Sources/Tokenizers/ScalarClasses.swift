@@ -39,9 +39,10 @@ package struct ScalarClasses: OptionSet, Hashable, Sendable {
   /// Unicode punctuation, and the ASCII symbols that BERT counts to it.
   static let bertPunctuation = ScalarClasses(rawValue: 1 << 16)
 
-  /// `\w` of the regular expressions in tokenizer.json: their engine, Oniguruma, leaves the joiners out and takes
-  /// the superscripts and fractions of Latin-1 in.
+  /// `\w` of the regular expressions in tokenizer.json: their engine, Oniguruma, leaves the joiners out.
   static let expressionWord = ScalarClasses(rawValue: 1 << 17)
+  /// The superscripts and fractions of Latin-1, which that engine takes for `\w` outside of brackets.
+  static let latinNumber = ScalarClasses(rawValue: 1 << 18)
 
   static let letter: ScalarClasses = [.upper, .lower, .otherLetter]
   static let mark: ScalarClasses = [.nonspacingMark, .otherMark]
@@ -78,7 +79,7 @@ package struct ScalarClasses: OptionSet, Hashable, Sendable {
       }
     if properties.isAlphabetic || properties.isJoinControl { classes.insert(.word) }
     switch value {
-    case 0xb2, 0xb3, 0xb9, 0xbc, 0xbd, 0xbe: classes.insert(.expressionWord)
+    case 0xb2, 0xb3, 0xb9, 0xbc, 0xbd, 0xbe: classes.insert(.latinNumber)
     default: if classes.meets(.word), !properties.isJoinControl { classes.insert(.expressionWord) }
     }
     if properties.isWhitespace { classes.insert(.space) }

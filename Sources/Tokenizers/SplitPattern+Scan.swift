@@ -11,7 +11,7 @@ extension SplitPattern {
         case .contraction(let ignoringCase): Self.contraction(bytes, start, end, ignoringCase: ignoringCase)
         case .spaceThroughNewline: Self.spaceThroughNewline(bytes, start, end)
         case .spaceBeforeEnd: Self.spaceBeforeEnd(bytes, start, end)
-        case .spaceAtEnd: Self.spaceAtEnd(bytes, start, end)
+        case .spaceAtEnd(let possessive): Self.spaceAtEnd(bytes, start, end, possessive: possessive)
         case .casedWord(let endsLower, let contraction):
           Self.casedWord(bytes, start, end, endsLower: endsLower, contraction: contraction)
         case .punctuatedASCIIWord: Self.punctuatedASCIIWord(bytes, start, end)
@@ -118,9 +118,17 @@ extension SplitPattern {
     return stop - last.length > start ? stop - last.length : nil
   }
 
-  private static func spaceAtEnd(_ bytes: [UInt8], _ start: Int, _ end: Int) -> Int? {
+  private static func spaceAtEnd(_ bytes: [UInt8], _ start: Int, _ end: Int, possessive: Bool) -> Int? {
     let stop = spaceEnd(bytes, start, end)
-    return stop > start && stop == end ? stop : nil
+    if stop == end { return stop > start ? stop : nil }
+    guard !possessive else { return nil }
+    // Back to the last line feed with something before it.
+    var index = stop - 1
+    while index > start {
+      if bytes[index] == 0x0a { return index }
+      index -= 1
+    }
+    return nil
   }
 
   private static func punctuatedASCIIWord(_ bytes: [UInt8], _ start: Int, _ end: Int) -> Int? {

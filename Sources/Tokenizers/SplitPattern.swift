@@ -16,8 +16,9 @@ package struct SplitPattern: Sendable, Hashable {
     case spaceThroughNewline
     /// `\s+(?!\S)`: white space, without its last scalar where text follows.
     case spaceBeforeEnd
-    /// `\s+$`: white space that ends the text.
-    case spaceAtEnd
+    /// `\s+$`: white space before the end of a line, which is where the engine of the reference has `$` match; with
+    /// a possessive quantifier before the end of the text alone.
+    case spaceAtEnd(possessive: Bool)
     /// The words of GPT-4o's pattern: letters that end in lower case, then perhaps a contraction.
     case casedWord(endsLower: Bool, contraction: Bool)
     /// An ASCII punctuation character and ASCII letters (DeepSeek).
@@ -77,7 +78,7 @@ package struct SplitPattern: Sendable, Hashable {
       .casedWord(endsLower: false, contraction: true),
     ##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"##: .punctuatedASCIIWord,
     #"[一-龥぀-ゟ゠-ヿ]+"#: run(.eastAsian),
-    #"\w+"#: run(.expressionWord),
+    #"\w+"#: run([.expressionWord, .latinNumber]),
     // Numbers
     #"\p{N}"#: run(.number, 1, 1), #"[\p{N}]"#: run(.number, 1, 1), #"\p{N}+"#: run(.number),
     #" ?\p{N}+"#: run(.number, lead: .blank), #" ?\p{N}"#: run(.number, lead: .blank, 1, 1),
@@ -96,7 +97,8 @@ package struct SplitPattern: Sendable, Hashable {
     #"[^\w\s]+"#: run([.expressionWord, .space], negated: true),
     // White space
     #"\s*[\r\n]+"#: .spaceThroughNewline, #"\s*[\r\n]"#: .spaceThroughNewline,
-    #"\s+(?!\S)"#: .spaceBeforeEnd, #"\s+$"#: .spaceAtEnd, #"\s++$"#: .spaceAtEnd,
+    #"\s+(?!\S)"#: .spaceBeforeEnd, #"\s+$"#: .spaceAtEnd(possessive: false),
+    #"\s++$"#: .spaceAtEnd(possessive: true),
     #"\s+"#: run(.space), #"\s"#: run(.space, 1, 1), #"[\r\n]"#: run(.newline, 1, 1), #"[\r\n]+"#: run(.newline),
     #" {2,}"#: run(.blank, 2), #" +"#: run(.blank),
   ]
