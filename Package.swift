@@ -158,6 +158,16 @@ let package = Package(
       ],
       swiftSettings: settings),
     .testTarget(
+      name: "TokenizersTests",
+      dependencies: [
+        "Checkpoints", "TestSupport", "Tokenizers",
+        .product(name: "Crypto", package: "swift-crypto"),
+        .product(name: "OrderedCollections", package: "swift-collections"),
+        .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: settings),
+    .testTarget(
       name: "ConversionTests",
       dependencies: [
         "Checkpoints", "Conversion", "Kernels", "Packing", "Quantization", "Reports", "TestSupport",

@@ -22,6 +22,9 @@ GROUPS = [
     ("tiny-llama", ["tiny-llama/**/*"], TRAINED),
     ("text", ["text/tiny-eval.txt"], TRAINED),
     ("goldens/tiny-llama", ["goldens/tiny-llama.json"], TRAINED),
+    ("tokenizers", ["tokenizers/**/*", "goldens/tokenizers-shared.json"], {
+        "scripts": ["generate/make_tokenizers.py", "generate/tiny_text.py"], "command": "python make_tokenizers.py SHARED",
+        "made_with": "tokenizers 0.23.3, sentencepiece 0.2.3, Python 3.11", "seed": "text 40, 41, 42, strings 40"}),
     ("goldens/bitsandbytes", ["goldens/bitsandbytes/*"], {
         "scripts": ["generate/bitsandbytes_goldens.py"], "command": "python bitsandbytes_goldens.py",
         "made_with": "bitsandbytes 0.50.2 (CPU) with torch 2.15.0, safetensors 0.8.0",
