@@ -51,10 +51,15 @@ package struct TileQuantizer: Sendable {
   package let scheme: WeightScheme
   package let encoding: WeightEncoding
   package let grouping: Grouping
+  private let columnImportance: [Float]?
 
+  /// - Parameter importance: the mean square of the inputs of each column, E[x²], by which a scale search weighs squared
+  ///   errors: then it minimizes Σ E[x²]·(w − ŵ)². As many as the last dimension is long.
   /// - Precondition: the shape has at least one element.
-  package init(scheme: WeightScheme, shape: [Int]) {
+  package init(scheme: WeightScheme, shape: [Int], importance: [Float]? = nil) {
+    precondition(importance == nil || importance?.count == shape.last ?? 1)
     self.scheme = scheme
+    columnImportance = importance
     encoding = scheme.encoding
     grouping = encoding.grouping(of: shape)
   }
@@ -79,10 +84,16 @@ package struct TileQuantizer: Sendable {
       let (smallest, largest) = extrema(values)
       return .extrema(smallest, largest)
     case .search:
+      let weights = importance(of: first..<(first + values.count))
       return .search(
         RangeSearch.shares.map { share in
+          let range = range(from: facts.smallest, to: facts.largest, share: share)
           var fit = AffineFit()
-          fit.add(values, range(from: facts.smallest, to: facts.largest, share: share))
+          if let weights {
+            fit.add(values, importance: weights.span, range)
+          } else {
+            fit.add(values, range)
+          }
           return fit
         })
     case .scaleSum:
@@ -197,26 +208,26 @@ package struct TileQuantizer: Sendable {
     if scheme.method == .hqq {
       result = HalfQuadratic(bits: scheme.bits, scaleType: scheme.scaleType).range(of: members)
     } else {
-      let bounds = scheme.method == .absmax ? (-largest, largest) : extrema(members)
-      switch scheme.scaleSearch {
-      case .none: result = range(from: bounds.0, to: bounds.1, share: 1)
-      case .mse:
-        result = RangeSearch.best(of: members, scaleType: scheme.scaleType) { share in
-          range(from: bounds.0, to: bounds.1, share: share)
+      let weights = importance(of: element..<(element + members.count))
+      result =
+        if let weights {
+          RangeFinder(scheme).range(of: members, largest: largest, importance: weights.span)
+        } else {
+          RangeFinder(scheme).range(of: members, largest: largest)
         }
-      }
     }
     try requireRepresentable(result.scale, element: element)
     return result
   }
 
-  /// The range of absmax or zero-point that covers a share of the values' range.
   private func range(from smallest: Float, to largest: Float, share: Double) -> AffineRange {
-    scheme.method == .zeroPoint
-      ? ZeroPoint.range(
-        bits: scheme.bits, from: Double(smallest) * share, to: Double(largest) * share, scaleType: scheme.scaleType)
-      : Absmax.range(
-        bits: scheme.bits, magnitude: Double(max(-smallest, largest)) * share, scaleType: scheme.scaleType)
+    RangeFinder(scheme).range(from: smallest, to: largest, share: share)
+  }
+
+  /// What the squared error of each of these elements counts in a search; nil where all count the same.
+  private func importance(of elements: Range<Int>) -> [Float]? {
+    guard scheme.scaleSearch != .none, let columnImportance else { return nil }
+    return elements.map { columnImportance[$0 % columnImportance.count] }
   }
 
   private func codebookScale(
@@ -229,7 +240,8 @@ package struct TileQuantizer: Sendable {
       case .none: rounded(largest, to: scheme.scaleType)
       case .mse:
         RangeSearch.bestScale(
-          of: values.extracting(group), largest: largest, codebook: codebook, scaleType: scheme.scaleType)
+          of: values.extracting(group), importance: importance(of: (first + group.lowerBound)..<(first + group.upperBound)),
+          largest: largest, codebook: codebook, scaleType: scheme.scaleType)
       }
     try requireRepresentable(scale, element: first + group.lowerBound)
     return scale
