@@ -32,7 +32,7 @@ package struct AffineRange: Hashable, Sendable {
   package func value(of code: UInt8) -> Float { scale * (Float(code) - zeroPoint) }
 
   /// Scales whose reciprocal, and its products with in-range weights, stay far from the limits of the vector loops.
-  fileprivate var isVectorizable: Bool { scale > 1e-37 && scale < 1e37 }
+  var isVectorizable: Bool { scale > 1e-37 && scale < 1e37 }
 }
 
 /// Writes the codes of all groups of a run of stored weights; `AffineRange.code(of:)` is the plain twin.

@@ -22,6 +22,16 @@ package final class Matrix: @unchecked Sendable {
     base.initialize(repeating: 0, count: rows * columns)
   }
 
+  /// Memory that is yet to be written: whoever makes it fills it before anything is read.
+  init(unwrittenRows rows: Int, columns: Int) {
+    precondition(rows >= 0 && columns >= 0)
+    rowCapacity = rows
+    self.rows = rows
+    self.columns = columns
+    owner = nil
+    base = .allocate(capacity: max(1, rows * columns))
+  }
+
   package convenience init(rows: Int, columns: Int, _ values: [Float]) {
     precondition(values.count == rows * columns)
     self.init(rows: rows, columns: columns)

@@ -3,6 +3,9 @@ import COpenBLAS
 /// Sets OpenBLAS to one thread for each caller: the parallelism is this module's, over a fixed partition. Called once.
 private let singleThreaded: Void = openblas_set_num_threads(1)
 
+/// To be called before any call of BLAS or LAPACK.
+func setOneThread() { _ = singleThreaded }
+
 /// y = x·wᵀ + bias for the rows in use of `x`: what a linear layer computes.
 ///
 /// Runs by tiles whose partition depends on the shapes alone, each a call of BLAS's sgemm on one thread.

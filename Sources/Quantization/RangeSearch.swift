@@ -6,6 +6,9 @@ import Kernels
 /// group; then the scale is fitted to the codes by least squares, s = Σ w·(q−z) / Σ (q−z)², codes and scale in turn, as
 /// long as the error falls. The unclipped range is the first candidate, so that the result is never worse than it. A scale
 /// for a whole tensor is searched in one pass over it, without the fit.
+///
+/// With the importance of each column, E[x²] of its input, every sum above is weighted by it. That is the error of the
+/// layer's output if inputs are uncorrelated, and needs no more evidence than one number a column.
 package enum RangeSearch {
   /// Shares of the full range that are tried.
   package static let shares: [Double] = (0..<70).map { 1 - 0.01 * Double($0) }
@@ -13,12 +16,18 @@ package enum RangeSearch {
   static let refinements = 4
 
   /// The best range of one group.
+  /// - Parameter importance: what the squared error of each value counts; all the same if nil.
   static func best(
-    of values: Span<Float>, scaleType: ElementType, candidate: (_ share: Double) -> AffineRange
+    of values: Span<Float>, importance: Span<Float>? = nil, scaleType: ElementType,
+    candidate: (_ share: Double) -> AffineRange
   ) -> AffineRange {
     func fit(_ range: AffineRange) -> AffineFit {
       var fit = AffineFit()
-      fit.add(values, range)
+      if let importance {
+        fit.add(values, importance: importance, range)
+      } else {
+        fit.add(values, range)
+      }
       return fit
     }
     var bestRange = candidate(1)
@@ -43,13 +52,16 @@ package enum RangeSearch {
   }
 
   /// The best scale of one block for a codebook; the same search.
-  static func bestScale(of values: Span<Float>, largest: Float, codebook: Codebook, scaleType: ElementType) -> Float {
+  static func bestScale(
+    of values: Span<Float>, importance: [Float]? = nil, largest: Float, codebook: Codebook, scaleType: ElementType
+  ) -> Float {
     var codes = [UInt8](repeating: 0, count: values.count)
     func fit(_ scale: Float) -> (squaredError: Double, bestScale: Double?) {
       var target = codes.mutableSpan
       codebook.encode(
         values.bytes, as: .f32, groups: GroupRuns(single: values.count), scales: CollectionOfOne(scale).span,
         magnitudes: CollectionOfOne(largest).span, into: &target)
+      if let importance { return codebook.fit(values, importance: importance.span, codes.span, scale: scale) }
       return codebook.fit(values, codes.span, scale: scale)
     }
     var bestScale = rounded(largest, to: scaleType)

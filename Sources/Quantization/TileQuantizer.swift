@@ -56,10 +56,15 @@ package struct TileQuantizer: Sendable {
   package let scheme: WeightScheme
   package let encoding: WeightEncoding
   package let grouping: Grouping
+  private let columnImportance: [Float]?
 
+  /// - Parameter importance: the mean square of the inputs of each column, E[x²], by which a scale search weighs squared
+  ///   errors: then it minimizes Σ E[x²]·(w − ŵ)². As many as the last dimension is long.
   /// - Precondition: the shape has at least one element.
-  package init(scheme: WeightScheme, shape: [Int]) {
+  package init(scheme: WeightScheme, shape: [Int], importance: [Float]? = nil) {
+    precondition(importance == nil || importance?.count == shape.last ?? 1)
     self.scheme = scheme
+    columnImportance = importance
     encoding = scheme.encoding
     grouping = encoding.grouping(of: shape)
   }
@@ -84,10 +89,16 @@ package struct TileQuantizer: Sendable {
       let (smallest, largest) = extrema(values)
       return .extrema(smallest, largest)
     case .search:
+      let weights = importance(of: first..<(first + values.count))
       return .search(
         RangeSearch.shares.map { share in
+          let range = range(from: facts.smallest, to: facts.largest, share: share)
           var fit = AffineFit()
-          fit.add(values, range(from: facts.smallest, to: facts.largest, share: share))
+          if let weights {
+            fit.add(values, importance: weights.span, range)
+          } else {
+            fit.add(values, range)
+          }
           return fit
         })
     case .scaleSum:
@@ -180,7 +191,7 @@ package struct TileQuantizer: Sendable {
     try findRanges(groups, first: first, facts, &tile) { (group, largest) throws(QuantizationError) in
       let members = values.extracting(group)
       if !largest.isFinite { try requireFinite(members, first: first + group.lowerBound) }
-      return range(of: members, largest: largest)
+      return range(of: members, largest: largest, first: first + group.lowerBound)
     }
     finish(values.bytes, as: .f32, groups, facts, &tile)
   }
@@ -257,20 +268,20 @@ package struct TileQuantizer: Sendable {
   // MARK: Ranges and scales
 
   /// The range of a group. With double quantization the codes come from the exact scale, as in bitsandbytes.
-  private func range(of members: Span<Float>, largest: Float) -> AffineRange {
+  /// - Parameter first: the group's first element in the flattened tensor.
+  private func range(of members: Span<Float>, largest: Float, first: Int) -> AffineRange {
     if scheme.method == .hqq { return HalfQuadratic(bits: scheme.bits, scaleType: scheme.scaleType).range(of: members) }
+    let weights = importance(of: first..<(first + members.count))
     switch (encoding.levels, scheme.scaleSearch) {
     case (.codebook(let name), .mse):
       return range(
         scale: RangeSearch.bestScale(
-          of: members, largest: largest, codebook: name.codebook, scaleType: scheme.scaleType))
+          of: members, importance: weights, largest: largest, codebook: name.codebook, scaleType: scheme.scaleType))
     case (.codebook, .none): return range(scale: rounded(largest, to: scheme.scaleType))
-    case (.affine, let search):
-      let bounds = scheme.method == .absmax ? (-largest, largest) : extrema(members)
-      if search == .none { return range(from: bounds.0, to: bounds.1, share: 1) }
-      return RangeSearch.best(of: members, scaleType: scheme.scaleType) { share in
-        range(from: bounds.0, to: bounds.1, share: share)
-      }
+    case (.affine, _):
+      let finder = RangeFinder(scheme)
+      guard let weights else { return finder.range(of: members, largest: largest) }
+      return finder.range(of: members, largest: largest, importance: weights.span)
     }
   }
 
@@ -279,13 +290,14 @@ package struct TileQuantizer: Sendable {
     AffineRange(scale: scale, zeroPoint: 0, highestCode: encoding.highestCode)
   }
 
-  /// The range of absmax or zero-point that covers a share of the values' range.
   private func range(from smallest: Float, to largest: Float, share: Double) -> AffineRange {
-    scheme.method == .zeroPoint
-      ? ZeroPoint.range(
-        bits: scheme.bits, from: Double(smallest) * share, to: Double(largest) * share, scaleType: scheme.scaleType)
-      : Absmax.range(
-        bits: scheme.bits, magnitude: Double(max(-smallest, largest)) * share, scaleType: scheme.scaleType)
+    RangeFinder(scheme).range(from: smallest, to: largest, share: share)
+  }
+
+  /// What the squared error of each of these elements counts in a search; nil where all count the same.
+  private func importance(of elements: Range<Int>) -> [Float]? {
+    guard scheme.scaleSearch != .none, let columnImportance else { return nil }
+    return elements.map { columnImportance[$0 % columnImportance.count] }
   }
 
   /// The largest magnitude of a group, all of whose values must be finite.

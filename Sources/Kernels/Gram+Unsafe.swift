@@ -1,0 +1,177 @@
+import COpenBLAS
+
+/// sum ← sum + xᵀ·x for the rows in use of `x`: both triangles, equal to the bit.
+///
+/// By tiles of the lower triangle, each one call of ssyrk or sgemm whose result is mirrored; the partition depends on the
+/// number of columns alone.
+/// - Parameters:
+///   - x: `[tokens, n]`.
+///   - sum: `[n, n]`, symmetric.
+package func accumulateGram(_ x: Matrix, into sum: Matrix, workers: Int) {
+  precondition(sum.rows == x.columns && sum.columns == x.columns)
+  let size = x.columns
+  guard x.rows > 0 else { return }
+  setOneThread()
+  let tileSize = 512
+  let tiles = (size + tileSize - 1) / tileSize
+  runTiles(count: tiles * (tiles + 1) / 2, workers: workers) { tile in
+    let (blockRow, blockColumn) = lowerTile(tile)
+    let row = blockRow * tileSize
+    let column = blockColumn * tileSize
+    let rows = min(tileSize, size - row)
+    let columns = min(tileSize, size - column)
+    // Bounds: rows and columns are clipped to the size of sum, which is the row length of x.
+    let target = sum.base + row * size + column
+    if row == column {
+      cblas_ssyrk(
+        CblasRowMajor, CblasLower, CblasTrans, Int32(rows), Int32(x.rows), 1, x.base + row, Int32(size), 1, target,
+        Int32(size))
+    } else {
+      cblas_sgemm(
+        CblasRowMajor, CblasTrans, CblasNoTrans, Int32(rows), Int32(columns), Int32(x.rows), 1, x.base + row,
+        Int32(size), x.base + column, Int32(size), 1, target, Int32(size))
+    }
+    mirror(sum.base, size, rows: row..<(row + rows), columns: column..<(column + columns))
+  }
+}
+
+/// sum ← sum + aᵀ·b for the rows in use of both, by tiles.
+/// - Parameters:
+///   - a: `[tokens, n]`.
+///   - b: `[tokens, m]`.
+///   - sum: `[n, m]`.
+package func accumulateCrossProduct(_ a: Matrix, _ b: Matrix, into sum: Matrix, workers: Int) {
+  precondition(sum.rows == a.columns && sum.columns == b.columns && a.rows == b.rows)
+  guard a.rows > 0 else { return }
+  setOneThread()
+  let tileSize = 512
+  let across = (sum.columns + tileSize - 1) / tileSize
+  runTiles(count: (sum.rows + tileSize - 1) / tileSize * across, workers: workers) { tile in
+    let row = tile / across * tileSize
+    let column = tile % across * tileSize
+    // Bounds: clipped to the row lengths of a and b, which are the rows and columns of sum.
+    cblas_sgemm(
+      CblasRowMajor, CblasTrans, CblasNoTrans, Int32(min(tileSize, sum.rows - row)),
+      Int32(min(tileSize, sum.columns - column)), Int32(a.rows), 1, a.base + row, Int32(a.columns), b.base + column,
+      Int32(b.columns), 1, sum.base + row * sum.columns + column, Int32(sum.columns))
+  }
+}
+
+/// Copies what lies below the diagonal within a tile to its place above, in squares that fit the nearest cache.
+private func mirror(_ base: UnsafeMutablePointer<Float>, _ size: Int, rows: Range<Int>, columns: Range<Int>) {
+  let side = 32
+  // Bounds: rows and columns lie within the matrix, and so do their mirror images.
+  for firstRow in stride(from: rows.lowerBound, to: rows.upperBound, by: side) {
+    for firstColumn in stride(from: columns.lowerBound, to: min(columns.upperBound, firstRow + side), by: side) {
+      for column in firstColumn..<min(firstColumn + side, columns.upperBound) {
+        let target = base + column * size
+        var row = max(firstRow, column + 1)
+        let end = min(firstRow + side, rows.upperBound)
+        while row < end {
+          target[row] = base[row * size + column]
+          row &+= 1
+        }
+      }
+    }
+  }
+}
+
+/// The matrix that a Cholesky factorization is to start from: symmetric `h` with rows and columns in another order,
+/// scaled, and something added to its diagonal. The lower triangle only; the rest is left unwritten or zero.
+///
+/// a[p][q] = factor · h[order[p]][order[q]] for q < p, and a[p][p] = factor · h[order[p]][order[p]] + damping, in double
+/// precision; 1 where the diagonal of h is 0.
+/// - Precondition: `order` holds row numbers of h.
+package func dampedLowerTriangle(
+  of h: Matrix, order: [Int32], factor: Double, damping: Double, workers: Int
+) -> Matrix {
+  let size = order.count
+  precondition(h.rows == size && h.columns == size && order.allSatisfy { $0 >= 0 && $0 < size })
+  let result = Matrix(unwrittenRows: size, columns: size)
+  let tileSize = 64
+  runTiles(count: (size + tileSize - 1) / tileSize, workers: workers) { tile in
+    for row in (tile * tileSize)..<min((tile + 1) * tileSize, size) {
+      // Bounds: order was checked against the size of h, row and column are below the size of the result.
+      let source = h.base + Int(order[row]) * size
+      let target = result.base + row * size
+      for column in 0..<row { target[column] = Float(Double(source[Int(order[column])]) * factor) }
+      let own = source[Int(order[row])]
+      target[row] = own == 0 ? 1 : Float(Double(own) * factor + damping)
+      (target + row + 1).update(repeating: 0, count: size - row - 1)
+    }
+  }
+  return result
+}
+
+/// A square matrix with rows and columns in another order, scaled.
+package func reordered(_ h: Matrix, order: [Int32], factor: Double, workers: Int) -> Matrix {
+  let size = order.count
+  precondition(h.rows == size && h.columns == size && order.allSatisfy { $0 >= 0 && $0 < size })
+  let result = Matrix(unwrittenRows: size, columns: size)
+  let tileSize = 64
+  runTiles(count: (size + tileSize - 1) / tileSize, workers: workers) { tile in
+    for row in (tile * tileSize)..<min((tile + 1) * tileSize, size) {
+      // Bounds: as in dampedLowerTriangle.
+      let source = h.base + Int(order[row]) * size
+      let target = result.base + row * size
+      for column in 0..<size { target[column] = Float(Double(source[Int(order[column])]) * factor) }
+    }
+  }
+  return result
+}
+
+/// Sets everything on and above the diagonal to zero.
+package func keepBelowDiagonal(_ a: Matrix, scaledBy factor: Float, workers: Int) {
+  precondition(a.rows == a.columns)
+  runTiles(count: a.rows, workers: workers) { row in
+    let base = a.base + row * a.columns
+    // Bounds: one row.
+    for column in 0..<row { base[column] *= factor }
+    (base + row).update(repeating: 0, count: a.columns - row)
+  }
+}
+
+/// The rate that ssyrk reaches here on one matrix a thread, for comparison in benchmarks.
+/// - Returns: floating-point operations, of one triangle.
+package func squareRankUpdates(size: Int, workers: Int) -> Int {
+  setOneThread()
+  let matrices = (0..<workers).map { _ in (Matrix(rows: size, columns: size), Matrix(rows: size, columns: size)) }
+  runTiles(count: workers, workers: workers) { tile in
+    let (x, sum) = matrices[tile]
+    cblas_ssyrk(
+      CblasRowMajor, CblasLower, CblasTrans, Int32(size), Int32(size), 1, x.base, Int32(size), 1, sum.base,
+      Int32(size))
+  }
+  return size * (size + 1) * size * workers
+}
+
+/// The largest magnitude in the rows in use; not finite exactly if some value is not.
+package func largestMagnitude(of x: Matrix, workers: Int) -> Float {
+  let tileSize = 64
+  let tiles = (x.rows + tileSize - 1) / tileSize
+  let found = Matrix(rows: tiles, columns: 1)
+  runTiles(count: tiles, workers: workers) { tile in
+    let rows = (tile * tileSize)..<min((tile + 1) * tileSize, x.rows)
+    let largest = x.readRows(rows) { absoluteMaximum($0) }
+    found.withRows(tile..<(tile + 1)) { $0[0] = largest }
+  }
+  return found.readRows(0..<tiles) { absoluteMaximum($0) }
+}
+
+/// The first entry below the diagonal that differs from its mirror image.
+package func firstAsymmetry(_ a: Matrix) -> (row: Int, column: Int)? {
+  precondition(a.rows == a.columns)
+  let side = 64
+  // Bounds: both indices stay below the size.
+  for firstRow in stride(from: 0, to: a.rows, by: side) {
+    for firstColumn in stride(from: 0, through: firstRow, by: side) {
+      for row in firstRow..<min(firstRow + side, a.rows) {
+        for column in firstColumn..<min(firstColumn + side, row + 1)
+        where a.base[row * a.columns + column] != a.base[column * a.columns + row] {
+          return (row, column)
+        }
+      }
+    }
+  }
+  return nil
+}
