@@ -144,11 +144,12 @@ package struct CalibrationWindows: Hashable, Sendable {
   }
 
   /// How many of a text's windows are calibrated with. Where there are too few, both parts shrink alike, so that a
-  /// short text can be judged, too; but at least one is calibrated with.
+  /// short text can be judged, too; a single window is calibrated with, of two or more each part has at least one.
   private static func samples(_ samples: Int, heldOut: Int, of available: Int) -> Int {
     guard samples > 0, available < samples + heldOut else { return samples }
-    guard heldOut > 0 else { return available }
-    return max(1, largestRemainder(available, weights: [Double(samples), Double(heldOut)])[0])
+    guard heldOut > 0, available > 1 else { return available }
+    let share = largestRemainder(available, weights: [Double(samples), Double(heldOut)])[0]
+    return min(max(1, share), available - 1)
   }
 
   /// The start of a random permutation (Durstenfeld 1964, algorithm 235 of the CACM).
