@@ -41,6 +41,14 @@ let package = Package(
         "Checkpoints", "Kernels", .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "SystemPackage", package: "swift-system"),
       ], swiftSettings: settings),
+    .target(
+      name: "Calibration",
+      dependencies: [
+        "Checkpoints", "Kernels",
+        .product(name: "OrderedCollections", package: "swift-collections"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: settings),
     .target(name: "Quantization", dependencies: ["Kernels"], swiftSettings: settings),
     .target(
       name: "Packing",
@@ -131,6 +139,12 @@ let package = Package(
         "Checkpoints", "Kernels", "Models", "TestSupport",
         .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      swiftSettings: settings),
+    .testTarget(
+      name: "CalibrationTests",
+      dependencies: [
+        "Calibration", "Checkpoints", "TestSupport", .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: settings),
     .testTarget(
