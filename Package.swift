@@ -93,6 +93,11 @@ let package = Package(
       ],
       swiftSettings: settings),
 
+    // MARK: Timing, not a product
+    .executableTarget(
+      name: "KernelBenchmarks", dependencies: ["Kernels", "Quantization"], path: "Benchmarks/KernelBenchmarks",
+      swiftSettings: settings),
+
     // MARK: Tests
     .target(
       name: "TestSupport",
