@@ -35,10 +35,12 @@ let package = Package(
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: settings),
-    .target(name: "Models", dependencies: [
-      "Checkpoints", "Kernels", .product(name: "OrderedCollections", package: "swift-collections"),
-      .product(name: "SystemPackage", package: "swift-system"),
-    ], swiftSettings: settings),
+    .target(
+      name: "Models",
+      dependencies: [
+        "Checkpoints", "Kernels", .product(name: "OrderedCollections", package: "swift-collections"),
+        .product(name: "SystemPackage", package: "swift-system"),
+      ], swiftSettings: settings),
     .target(name: "Quantization", dependencies: ["Kernels"], swiftSettings: settings),
     .target(
       name: "Packing",

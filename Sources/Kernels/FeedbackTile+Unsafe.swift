@@ -153,7 +153,8 @@ package final class FeedbackTile {
     _ positions: Range<Int>, factor: Matrix, asymmetry: Matrix?, groups: [Int32], highestCode: Int32
   ) {
     precondition(positions.lowerBound >= 0 && positions.upperBound <= columns && groups.count == columns)
-    precondition(factor.rows == columns && factor.columns == columns && groups.allSatisfy { 0..<scales.rows ~= Int($0) })
+    precondition(
+      factor.rows == columns && factor.columns == columns && groups.allSatisfy { 0..<scales.rows ~= Int($0) })
     let width = positions.count
     let first = positions.lowerBound
     withUnsafeTemporaryAllocation(of: Float.self, capacity: 2 * width * width + width) { block in

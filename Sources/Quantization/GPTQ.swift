@@ -82,7 +82,7 @@ package struct GPTQ: Hashable, Sendable {
       case .noEvidence: "no token of the calibration text gave this layer an input other than zero"
       case .notPositiveDefinite(let column):
         "the Hessian is not positive definite (input feature \(column)) even with dampening \(GPTQ.largestDampening)"
-      case .diverged: "the corrected weights left the range of float32"
+      case .diverged: "weights or their corrections are too large for sums in float32"
       }
     }
   }

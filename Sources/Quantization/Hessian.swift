@@ -51,7 +51,9 @@ package struct Hessian: Sendable {
   /// Adds the evidence of other tokens for the same inputs.
   package mutating func merge(_ other: Hessian, workers: Int) throws(HessianError) {
     precondition(other.dimension == dimension)
-    for (one, two) in zip(diagonal, other.diagonal) where !(one + two).isFinite { throw .overflow(largest: max(one, two)) }
+    for (one, two) in zip(diagonal, other.diagonal) where !(one + two).isFinite {
+      throw .overflow(largest: max(one, two))
+    }
     makeUnique(workers: workers)
     Kernels.add(other.sum, to: sum, workers: workers)
     tokens += other.tokens

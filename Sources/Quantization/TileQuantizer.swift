@@ -240,7 +240,8 @@ package struct TileQuantizer: Sendable {
       case .none: rounded(largest, to: scheme.scaleType)
       case .mse:
         RangeSearch.bestScale(
-          of: values.extracting(group), importance: importance(of: (first + group.lowerBound)..<(first + group.upperBound)),
+          of: values.extracting(group),
+          importance: importance(of: (first + group.lowerBound)..<(first + group.upperBound)),
           largest: largest, codebook: codebook, scaleType: scheme.scaleType)
       }
     try requireRepresentable(scale, element: first + group.lowerBound)

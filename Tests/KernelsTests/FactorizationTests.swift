@@ -69,7 +69,8 @@ import Testing
         for column in 0..<size {
           var sum = 0.0
           for inner in 0..<size {
-            let entry = transposed
+            let entry =
+              transposed
               ? (column >= inner ? factor[column][inner] : 0) : (inner >= column ? factor[inner][column] : 0)
             sum += rows[row][inner] * entry
           }
@@ -98,7 +99,9 @@ import Testing
     let (found, other) = (one.values(), cross.values())
     for row in stride(from: 0, to: columns, by: 11) {
       for column in stride(from: 0, to: columns, by: 7) {
-        let sum = (0..<tokens).reduce(0.0) { $0 + Double(values[$1 * columns + row]) * Double(values[$1 * columns + column]) }
+        let sum = (0..<tokens).reduce(0.0) {
+          $0 + Double(values[$1 * columns + row]) * Double(values[$1 * columns + column])
+        }
         #expect(abs(Double(found[row * columns + column]) - 2 * sum) < 1e-4 * Double(tokens))
         #expect(abs(Double(other[row * columns + column]) - sum) < 1e-4 * Double(tokens))
       }

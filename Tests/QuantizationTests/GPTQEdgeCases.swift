@@ -196,17 +196,17 @@ import Testing
     }
   }
 
+  /// The error of the first weight, forty times as large, is for the second to make up for.
   @Test func correctionsThatLeaveFloatFallBack() throws {
-    // The first weight is clipped by far, and its error times a ratio of 2^60 is for the second to make up for.
-    let sum = Matrix(rows: 2, columns: 2, [0x1p100, 0x1p39, 0x1p39, 0x1p-20])
-    let hessian = try Hessian(sum: sum, tokens: 1)
+    let hessian = try Hessian(sum: Matrix(rows: 2, columns: 2, [2, 0.04, 0.04, 0.001]), tokens: 1)
     let scheme = try WeightScheme(method: .absmax, bits: 2, granularity: .row, scaleType: .f32)
-    let gptq = try GPTQ(scheme: scheme, order: .natural, dampening: 1e-38)
-    let weight = Matrix(rows: 1, columns: 2, [0x1p126, 0x1.8p124])
-    let found = try gptq.quantize(weight, hessian: hessian, workers: 1)
-    // Either the factor does not exist in float32 or the corrections overflow: rounding in both cases.
-    #expect(found.fallback != nil || found.loss?.isFinite == true)
-    #expect(found.weight.codes.allSatisfy { $0 <= 3 })
+    for ranges in GPTQ.GroupRanges.allCases {
+      let gptq = try GPTQ(scheme: scheme, groupRanges: ranges, dampening: 1e-5)
+      let weight = Matrix(rows: 1, columns: 2, [1.4e38, 3e38])
+      let found = try gptq.quantize(weight, hessian: hessian, workers: 1)
+      #expect(found.fallback == .diverged && found.loss == nil)
+      #expect(found.weight.codes == [2, 3])
+    }
     #expect(GPTQ.Fallback.diverged.description.contains("float32"))
   }
 

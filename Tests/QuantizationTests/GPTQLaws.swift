@@ -93,7 +93,8 @@ func differingRows(_ a: [UInt8], _ b: [UInt8], columns: Int) -> Int {
       #expect(found.fallback == nil && found.dampening == 0.01 && found.deadColumns == [3, 77])
       #expect(differingRows(found.weight.codes, expected.codes, columns: 150) <= 2)
       #expect((0..<150).map { found.weight.group(ofColumn: $0) } == expected.groupIndex)
-      let isScattered = order == .activation && ranges == .corrected && scheme.granularity != .row
+      let isScattered =
+        order == .activation && ranges == .corrected && scheme.granularity != .row
         && scheme.granularity != .group(200)
       #expect((found.weight.groupIndex != nil) == isScattered)
       let scales = found.weight.ranges.map(\.scale)

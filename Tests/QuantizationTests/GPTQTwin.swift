@@ -33,7 +33,9 @@ struct GPTQTwin {
     var p: [[Double]]?
     if let asymmetry {
       let g = order.map { row in order.map { asymmetry.sum[row][$0] } }
-      p = Self.product(Self.product(g, Self.transposed(u), keep: { $1 > $0 }), u).map { $0.map { $0 * asymmetry.strength } }
+      p = Self.product(Self.product(g, Self.transposed(u), keep: { $1 > $0 }), u).map {
+        $0.map { $0 * asymmetry.strength }
+      }
     }
 
     let length = if case .group(let size) = scheme.granularity { min(size, n) } else { n }
@@ -53,7 +55,8 @@ struct GPTQTwin {
           }
           let original = members.map { diagonal[order[$0]] == 0 ? 0 : weight[row][order[$0]] }
           let values = hasCorrectedRanges ? members.map { w[$0] } : original
-          ranges[group] = try range(of: values.map(Float.init), importance: members.map { Float(diagonal[order[$0]] / mean) })
+          ranges[group] = try range(
+            of: values.map(Float.init), importance: members.map { Float(diagonal[order[$0]] / mean) })
           answer.scales[row * groups + group] = ranges[group]?.scale ?? 0
         }
         guard let range = ranges[group] else { continue }
