@@ -41,15 +41,15 @@ let package = Package(
         "Checkpoints", "Kernels", .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "SystemPackage", package: "swift-system"),
       ], swiftSettings: settings),
+    .target(name: "Quantization", dependencies: ["Kernels"], swiftSettings: settings),
     .target(
       name: "Calibration",
       dependencies: [
-        "Checkpoints", "Kernels",
+        "Checkpoints", "Kernels", "Models", "Quantization",
         .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: settings),
-    .target(name: "Quantization", dependencies: ["Kernels"], swiftSettings: settings),
     .target(
       name: "Packing",
       dependencies: [
@@ -112,6 +112,9 @@ let package = Package(
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       path: "Benchmarks/ForwardBenchmarks",
+      swiftSettings: settings),
+    .executableTarget(
+      name: "KernelBenchmarks", dependencies: ["Kernels", "Quantization"], path: "Benchmarks/KernelBenchmarks",
       swiftSettings: settings),
 
     // MARK: Tests

@@ -3,13 +3,13 @@ import Kernels
 /// GPTQ (Frantar et al., arXiv 2210.17323): quantizes the columns of a weight one after the other and lets the columns
 /// that are still open make up for the error of those that are not, by the Hessian H of the layer's inputs.
 ///
-/// The paper subtracts from the open columns what equation 3 gives, with the Cholesky factor of H⁻¹ (section 3.3, step
-/// 3). The same follows from a factor of H itself (QuIP, arXiv 2307.13304, theorem 6), and so it is computed here, with no
-/// inverse: H = R·Rᵀ, R upper triangular,
+/// The paper changes open columns by its equation 2, with rows of the Cholesky factor of H⁻¹ (its step 3). The same
+/// follows from a factor of H itself (LDLQ of QuIP, arXiv 2307.13304, theorem 6; arXiv 2507.18553), and so it is computed
+/// here, with no inverse: H = R·Rᵀ, R upper triangular,
 ///
 ///     x[j] = w[j] + (1 / R[j][j]) · Σ (w[k] − ŵ[k]) · R[k][j]        over k < j; ŵ[j] is x[j] rounded
 ///
-/// The sums over earlier blocks are matrix products by halves of the columns (section 3.3, step 2: lazy batches). Rows do
+/// The sums over earlier columns are matrix products of halves of the columns (the lazy batches of its step 2). Rows do
 /// not depend on each other, and run in parallel by tiles of fixed size: the same codes for any number of workers.
 ///
 /// See Docs/GPTQ.md for choices and edge cases.
@@ -82,7 +82,7 @@ package struct GPTQ: Hashable, Sendable {
       case .noEvidence: "no token of the calibration text gave this layer an input other than zero"
       case .notPositiveDefinite(let column):
         "the Hessian is not positive definite (input feature \(column)) even with dampening \(GPTQ.largestDampening)"
-      case .diverged: "the corrected weights left the range of float32"
+      case .diverged: "weights or their corrections are too large for sums in float32"
       }
     }
   }

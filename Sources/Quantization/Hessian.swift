@@ -1,7 +1,7 @@
 import Kernels
 
 /// What a layer's inputs x say about the cost of changing its weights: the sum of xᵀ·x over tokens, of which the Hessian
-/// of the layer's squared output error is twice the mean (arXiv 2210.17323, section 3.2, below equation 2).
+/// of the layer's squared output error is twice the mean (arXiv 2210.17323, H of its equation 2).
 ///
 /// A value: copies do not share changes, and evidence gathered in parts merges by addition. No method depends on the
 /// factor, so that the plain sum is kept; float32, `[dimension, dimension]`, symmetric to the bit.
