@@ -220,6 +220,26 @@ private func documents(
     #expect(error(folder.path)?.reason == .isDirectory)
   }
 
+  @Test func oversizedFilesAreRefused() throws {
+    let folder = try TemporaryFolder()
+    func make(_ name: String, size: Int) throws -> CalibrationSource {
+      try folder.write([], to: name)
+      let path = folder.appending(name)
+      let file = try FileDescriptor.open(path, .writeOnly)
+      // Without any data on the disk.
+      try file.closeAfter { try file.resize(to: Int64(size)) }
+      return CalibrationSource(.file(path))
+    }
+    let line = try make("a.jsonl", size: (1 << 26) + 1)
+    let tooLong = #expect(throws: CalibrationError.self) { try line.read(vocabulary: 1) { _, _ in true } }
+    #expect(
+      tooLong?.description.hasSuffix(
+        "a.jsonl, line 1: longer than 67108864 bytes; expected JSON lines, one document in each line") == true)
+    let text = try make("a.txt", size: CalibrationSource.textLimit + 1)
+    let tooLarge = #expect(throws: CheckpointError.self) { try text.read(vocabulary: 1) { _, _ in true } }
+    #expect(tooLarge?.reason == .notReadable("1073741825 bytes, more than the limit of 1073741824"))
+  }
+
   /// Whatever the bytes: a document, nothing, or an error, never a trap.
   @Test func damagedLinesNeverTrap() throws {
     var generator = SplitMix64(seed: 5)
