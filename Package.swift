@@ -85,7 +85,7 @@ let package = Package(
     .target(
       name: "Conversion",
       dependencies: [
-        "Checkpoints", "Kernels", "Models", "Packing", "Quantization", "Reports",
+        "Calibration", "Checkpoints", "Kernels", "Models", "Packing", "Quantization", "Reports",
         .product(name: "Algorithms", package: "swift-algorithms"),
         .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "Crypto", package: "swift-crypto"),
@@ -97,8 +97,8 @@ let package = Package(
     .executableTarget(
       name: "ConvertModel",
       dependencies: [
-        "Checkpoints", "Conversion", "Evaluation", "Kernels", "Models", "Quantization", "Reports", "Tokenizers",
-        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Calibration", "Checkpoints", "Conversion", "Evaluation", "Kernels", "Models", "Quantization", "Reports",
+        "Tokenizers", .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: settings),

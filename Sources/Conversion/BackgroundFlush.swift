@@ -3,12 +3,13 @@ import Foundation
 import Synchronization
 
 /// Writes files and, if asked to, flushes them: then all their bytes are on the device when it returns.
-func flushing(_ files: [TargetFile], if isAsked: Bool, _ write: () throws -> Void) throws {
+func flushing<Result>(_ files: [TargetFile], if isAsked: Bool, _ write: () throws -> Result) throws -> Result {
   guard isAsked else { return try write() }
   let flush = BackgroundFlush(files)
   do {
-    try write()
+    let result = try write()
     try flush.finish()
+    return result
   } catch {
     flush.stop()
     throw error

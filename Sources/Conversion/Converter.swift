@@ -1,3 +1,4 @@
+import Calibration
 import Checkpoints
 import Kernels
 import Packing
@@ -11,26 +12,43 @@ package struct Converter: Sendable {
   package let toolVersion: String
   /// Threads; the output is the same for any number.
   package let workers: Int
+  /// The tokens to calibrate on, where the plan has something to calibrate.
+  private let windows: CalibrationWindows?
+  private let resources: RunResources?
 
-  package init(plan: Plan, toolVersion: String, workers: Int) {
+  package init(
+    plan: Plan, toolVersion: String, workers: Int, windows: CalibrationWindows? = nil, resources: RunResources? = nil
+  ) {
     self.plan = plan
     self.toolVersion = toolVersion
     self.workers = workers
+    self.windows = windows
+    self.resources = resources
   }
 
   /// Writes the packed folder.
   /// - Parameter onProgress: called from any thread, one call at a time; false stops the work and removes the output.
-  package func run(into output: OutputFolder, onProgress: @escaping @Sendable (ByteProgress) -> Bool) throws {
+  /// - Parameter onCalibration: the share of the calibration that is done; false stops the work as well.
+  /// - Returns: what came of each calibrated layer.
+  @discardableResult
+  package func run(
+    into output: OutputFolder, onCalibration: @escaping (Double) -> Bool = { _ in true },
+    onProgress: @escaping @Sendable (ByteProgress) -> Bool
+  ) throws -> [LayerOutcome] {
     do {
-      try write(to: output, onProgress: onProgress)
+      let outcomes = try write(to: output, onCalibration: onCalibration, onProgress: onProgress)
       try output.commit()
+      return outcomes
     } catch {
       output.abandon()
       throw error
     }
   }
 
-  private func write(to output: OutputFolder, onProgress: @escaping @Sendable (ByteProgress) -> Bool) throws {
+  private func write(
+    to output: OutputFolder, onCalibration: @escaping (Double) -> Bool,
+    onProgress: @escaping @Sendable (ByteProgress) -> Bool
+  ) throws -> [LayerOutcome] {
     let needed = plan.outputByteCount(toolVersion: toolVersion)
     if let free = output.freeBytes, free < needed {
       throw ConversionError.cannotCreate(
@@ -38,7 +56,11 @@ package struct Converter: Sendable {
     }
     let targets = try plan.files.map { try TargetFile($0.name, layout: $0.layout, in: output, hashing: true) }
     try writeCodebooks(to: targets)
-    try flushing(targets, if: output.isDurable) { try writeTensors(to: targets, onProgress: onProgress) }
+    let outcomes = try flushing(targets, if: output.isDurable) {
+      let outcomes = try writeCalibrated(to: targets, onProgress: onCalibration)
+      try writeTensors(to: targets, onProgress: onProgress)
+      return outcomes
+    }
     let hashes = targets.reduce(into: [:]) { $0.merge($1.finishedHashes()) { $1 } }
 
     try plan.sideFiles.copy(to: output.work)
@@ -48,6 +70,31 @@ package struct Converter: Sendable {
     if let index = plan.index() { try output.write(fileBytes(index), to: Checkpoint.indexName) }
     let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes)
     try output.write(fileBytes(manifest.json), to: PackedManifest.fileName)
+    return outcomes
+  }
+
+  /// Quantizes and writes what needs the model to run.
+  private func writeCalibrated(
+    to targets: [TargetFile], onProgress: @escaping (Double) -> Bool
+  ) throws -> [LayerOutcome] {
+    guard let model = plan.model, let windows, let resources else { return [] }
+    var packed: [UInt8] = []
+    let layers = CalibratedLayers(plan: plan, model: model, windows: windows, resources: resources, workers: workers)
+    return try layers.run(onProgress: onProgress) { tensor, scheme, tile, first in
+      let packer = TilePacker(
+        encoding: scheme.encoding, grouping: scheme.encoding.grouping(of: tensor.source.entry.shape))
+      try packer.pack(tile, first: first, scaleMean: nil, buffer: &packed) { role, offset, bytes, count in
+        try write(role, of: tensor, offset: offset, bytes, count, to: targets[tensor.source.fileIndex])
+      }
+    }
+  }
+
+  private func write(
+    _ role: PackedFormat.Role, of tensor: Plan.Tensor, offset: Int, _ bytes: [UInt8], _ count: Int,
+    to target: TargetFile
+  ) throws {
+    guard let member = tensor.members.first(where: { $0.role == role }) else { return }
+    try target.write(member.specification.name, offset: offset, bytes, count)
   }
 
   private func writeCodebooks(to targets: [TargetFile]) throws {
@@ -87,6 +134,7 @@ package struct Converter: Sendable {
   private func stages(of tensor: Plan.Tensor) -> [Stage] {
     switch tensor.work {
     case .keep: [.write]
+    case .calibrate: []
     case .quantize(let quantizer, _): quantizer.scans.map { .scan($0) } + [.write]
     }
   }
@@ -95,6 +143,7 @@ package struct Converter: Sendable {
     switch tensor.work {
     case .keep: return (tensor.sourceByteCount + Self.copyLength - 1) / Self.copyLength
     case .quantize(_, let tiling): return tiling.tiles
+    case .calibrate: return 0
     }
   }
 
@@ -120,6 +169,7 @@ package struct Converter: Sendable {
           let facts = states[item.tensor].contents.withLock { $0.facts }
           let elements = tiling.elements(of: item.tile)
           read = try quantize(tensor, quantizer, elements, facts, to: target, &buffers)
+        case .calibrate: return
         }
         try progress.add(read)
       case .scan(let scan):
@@ -161,8 +211,7 @@ package struct Converter: Sendable {
     try packer.pack(
       buffers.tile, first: elements.lowerBound, scaleMean: facts.scaleMean, buffer: &buffers.packed
     ) { role, offset, bytes, count in
-      guard let member = tensor.members.first(where: { $0.role == role }) else { return }
-      try target.write(member.specification.name, offset: offset, bytes, count)
+      try write(role, of: tensor, offset: offset, bytes, count, to: target)
     }
     return read
   }

@@ -1,5 +1,6 @@
 import Checkpoints
 import Kernels
+import Models
 import OrderedCollections
 import Packing
 import Quantization
@@ -9,6 +10,8 @@ import SystemPackage
 package struct Plan: Sendable {
   package enum Work: Sendable {
     case quantize(TileQuantizer, Tiling)
+    /// By a method that runs the model; the encoding is that of the scheme.
+    case calibrate(WeightScheme)
     case keep(reason: String)
   }
 
@@ -33,12 +36,16 @@ package struct Plan: Sendable {
   /// Written to the first file.
   package let codebooks: [NamedCodebook]
   package let sideFiles: SideFiles
+  /// The model, where some tensors are to be calibrated.
+  package let model: Model?
 
   /// - Parameter nonFinite: names of tensors with infinities or NaN, which are kept as they are.
   package init(converting source: Checkpoint, recipe: Recipe, nonFinite: Set<String> = []) throws {
     if PackedCheckpoint.isPacked(source.folder) { throw ConversionError.alreadyPacked(source.folder.string) }
     let unmatched = recipe.unmatchedPatterns(among: source.tensors.map(\.name))
     guard unmatched.isEmpty else { throw RecipeError.unmatched(unmatched) }
+    model = recipe.needsCalibration ? try Self.model(of: source, recipe) : nil
+    let calibrated = model.map(Self.calibratedTensors) ?? []
     var tensors: [Tensor] = []
     var books: OrderedSet<NamedCodebook> = []
     for tensor in source.tensors {
@@ -50,8 +57,14 @@ package struct Plan: Sendable {
         let specification = TensorSpecification(name: entry.name, type: entry.type, shape: entry.shape)
         let member = PackedFormat.Member(role: .data, specification: specification)
         tensors.append(Tensor(source: tensor, work: .keep(reason: reason), members: [member]))
+      case .quantize(let scheme) where scheme.method.isCalibrated && calibrated.contains(entry.name):
+        tensors.append(
+          Tensor(
+            source: tensor, work: .calibrate(scheme),
+            members: PackedFormat.members(of: entry.name, shape: entry.shape, encoding: scheme.encoding)))
       case .quantize(let scheme):
-        let quantizer = TileQuantizer(scheme: scheme, shape: entry.shape)
+        // What belongs to no block, such as the head, has no evidence: it is rounded to nearest in the same form.
+        let quantizer = TileQuantizer(scheme: scheme.rounding, shape: entry.shape)
         guard let tiling = Tiling(quantizer.grouping, quantizer.encoding) else {
           throw ConversionError.rowTooLong(
             file: tensor.file.path.string, tensor: entry.name, length: entry.shape.last ?? 1)
@@ -63,7 +76,7 @@ package struct Plan: Sendable {
             members: PackedFormat.members(of: entry.name, shape: entry.shape, encoding: quantizer.encoding)))
       }
     }
-    let isAnyQuantized = tensors.contains { if case .quantize = $0.work { true } else { false } }
+    let isAnyQuantized = tensors.contains(where: \.work.isQuantized)
     guard isAnyQuantized else { throw ConversionError.nothingToQuantize(source.folder.string) }
     self.source = source
     self.recipe = recipe
@@ -72,6 +85,26 @@ package struct Plan: Sendable {
     sideFiles = try SideFiles(of: source)
     try Self.requireDistinctNames(tensors, codebooks: codebooks)
     files = Self.files(for: source, tensors: tensors, codebooks: codebooks)
+  }
+
+  private static func model(of source: Checkpoint, _ recipe: Recipe) throws -> Model {
+    do {
+      return try Model(source, configuration: source.configuration)
+    } catch {
+      throw ConversionError.needsModel(method: recipe.options.method?.rawValue ?? "gptq", reason: error.description)
+    }
+  }
+
+  /// The weights of linear layers in blocks whose groups run along the inputs, as calibrated methods need them.
+  private static func calibratedTensors(_ model: Model) -> Set<String> {
+    Set(
+      model.description.blocks.flatMap(\.linears).filter { linear in
+        switch linear.storage {
+        case .outputsFirst: true
+        case .inputsFirst: false
+        case .expert: linear.outputs % 8 == 0
+        }
+      }.map(\.weight))
   }
 
   private static func requireDistinctNames(_ tensors: [Tensor], codebooks: [NamedCodebook]) throws(ConversionError) {
@@ -174,12 +207,13 @@ func shardIndex(_ files: [(name: String, layout: SafetensorsLayout)]) -> JSONVal
 func fileBytes(_ json: JSONValue) -> [UInt8] { Array((json.text(indent: 2) + "\n").utf8) }
 
 extension Plan.Work {
-  package var isQuantized: Bool { if case .quantize = self { true } else { false } }
+  package var isQuantized: Bool { if case .keep = self { false } else { true } }
 
   fileprivate var fate: PackedManifest.Fate {
     switch self {
     case .keep(let reason): .kept(reason: reason)
     case .quantize(let quantizer, _): .quantized(quantizer.encoding, scheme: quantizer.scheme.json)
+    case .calibrate(let scheme): .quantized(scheme.encoding, scheme: scheme.json)
     }
   }
 }

@@ -11,13 +11,14 @@ package struct SchemeOptions: Hashable, Sendable {
   package var scaleType: ElementType?
   package var scaleSearch: ScaleSearch?
   package var doubleQuantization: Bool?
+  package var isSymmetric: Bool?
 
   package init() {}
 
   package func scheme() throws(SchemeError) -> WeightScheme {
     try WeightScheme(
       method: method ?? .nf4, bits: bits, granularity: granularity, scaleType: scaleType,
-      scaleSearch: scaleSearch ?? .none, doubleQuantization: doubleQuantization ?? false)
+      scaleSearch: scaleSearch, doubleQuantization: doubleQuantization ?? false, isSymmetric: isSymmetric)
   }
 
   /// These options changed by others. A different method starts from its own usual values.
@@ -29,6 +30,7 @@ package struct SchemeOptions: Hashable, Sendable {
     result.scaleType = changes.scaleType ?? result.scaleType
     result.scaleSearch = changes.scaleSearch ?? result.scaleSearch
     result.doubleQuantization = changes.doubleQuantization ?? result.doubleQuantization
+    result.isSymmetric = changes.isSymmetric ?? result.isSymmetric
     return result
   }
 }
@@ -59,8 +61,14 @@ package struct Recipe: Hashable, Sendable {
   /// The last one that matches a tensor counts.
   package var overrides: [Override] = []
   package var nonFinite = NonFinitePolicy.refuse
+  package var calibration = CalibrationOptions()
 
   package init() {}
+
+  /// Whether a tensor may ask for a method that runs the model.
+  package var needsCalibration: Bool {
+    ([options.method] + overrides.map(\.options.method)).contains { $0?.isCalibrated ?? false }
+  }
 
   /// What is to become of a tensor.
   package enum Decision: Hashable, Sendable {
@@ -99,6 +107,7 @@ package struct Recipe: Hashable, Sendable {
       if let type = options.scaleType { fields["scale_type"] = .string(type.rawValue) }
       if let search = options.scaleSearch { fields["scale_search"] = .string(search.rawValue) }
       if let nested = options.doubleQuantization { fields["double_quantization"] = .bool(nested) }
+      if let symmetric = options.isSymmetric { fields["symmetric"] = .bool(symmetric) }
       return fields
     }
     var members = (try? options.scheme())?.json ?? fields(options)
@@ -110,6 +119,7 @@ package struct Recipe: Hashable, Sendable {
         return .object(pattern.merging(fields(override.options)) { $1 })
       })
     members["allow_nonfinite"] = .string(nonFinite.rawValue)
+    if needsCalibration { members["calibration"] = calibration.json }
     return .object(members)
   }
 }
@@ -137,6 +147,7 @@ extension WeightScheme {
     if !doubleQuantization { fields["scale_type"] = .string(scaleType.rawValue) }
     fields["scale_search"] = .string(scaleSearch.rawValue)
     fields["double_quantization"] = .bool(doubleQuantization)
+    if method.isCalibrated { fields["symmetric"] = .bool(isSymmetric) }
     return fields
   }
 }

@@ -1,9 +1,13 @@
 import ArgumentParser
+import Calibration
 import Checkpoints
 import Conversion
+import Evaluation
 import Foundation
+import Models
 import Reports
 import SystemPackage
+import Tokenizers
 
 struct Convert: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -34,6 +38,8 @@ struct Convert: ParsableCommand {
   @OptionGroup(title: "Method") var scheme: SchemeArguments
   @OptionGroup(title: "Choice of tensors") var choice: ChoiceArguments
 
+  @OptionGroup(title: "Calibration (gptq)") var calibration: CalibrationArguments
+
   @Flag(help: "Replace OUTPUT if it is a model folder.")
   var overwrite = false
 
@@ -44,6 +50,7 @@ struct Convert: ParsableCommand {
   var dryRun = false
 
   @OptionGroup(title: "Running") var running: RunningArguments
+  @OptionGroup(title: "Running") var memory: MemoryArguments
 
   func run() throws {
     try reportingErrors {
@@ -64,10 +71,23 @@ struct Convert: ParsableCommand {
       }
       let folder = try OutputFolder(FilePath(output), source: checkpoint.folder, overwrite: overwrite, durable: durable)
       let started = ContinuousClock.now
-      try Converter(plan: plan, toolVersion: toolVersion, workers: running.workers).run(into: folder) { progress in
-        display.show(progress)
-        return !interruption.isRequested
-      }
+      let windows = try plan.model.map { try calibrationWindows($0, recipe.calibration) }
+      let calibrating = ProgressDisplay(verb: "Calibrating")
+      let converter = Converter(
+        plan: plan, toolVersion: toolVersion, workers: running.workers, windows: windows,
+        resources: RunResources(memoryLimit: memory.limit, spillFolder: memory.spillFolder))
+      let outcomes = try converter.run(
+        into: folder,
+        onCalibration: { share in
+          calibrating.show(share: share, of: windows?.tokenCount ?? 0, "tokens")
+          return !interruption.isRequested
+        },
+        onProgress: { progress in
+          calibrating.finish()
+          display.show(progress)
+          return !interruption.isRequested
+        })
+      calibrating.finish()
       display.finish()
       let seconds = started.duration(to: .now).seconds
       let report = try Measurement(packed: folder.path, source: checkpoint)
@@ -79,6 +99,39 @@ struct Convert: ParsableCommand {
     }
   }
 
+  /// The windows of the calibration text, cut by the model's own tokenizer.
+  private func calibrationWindows(_ model: Model, _ options: CalibrationOptions) throws -> CalibrationWindows {
+    let tokenizer = try Tokenizer(folder: model.folder)
+    let trained = try ModelConfiguration(
+      model.configuration, file: model.folder.appending("config.json").string
+    ).integerIfPresent("max_position_embeddings")
+    let length = options.sequenceLength ?? min(2048, model.description.positionLimit ?? trained ?? 2048)
+    let windowOptions = CalibrationWindows.Options(
+      samples: options.samples, sequenceLength: length, layout: options.layout, heldOut: options.heldOut)
+    let vocabulary = model.description.embedding.vocabulary
+    let encode = { (text: String) in tokenizer.encode(text, addSpecialTokens: false) }
+    var windows: CalibrationWindows
+    if let seed = options.seed {
+      var generator = SeededGenerator(seed: seed)
+      windows = try CalibrationWindows(
+        options.sources, windowOptions, vocabulary: vocabulary, using: &generator, encode: encode)
+    } else {
+      windows = try CalibrationWindows(options.sources, windowOptions, vocabulary: vocabulary, encode: encode)
+    }
+    for source in windows.sources where source.isShort {
+      printWarning(
+        "\(source.name): gives \(source.samples) of \(source.requestedSamples) windows of \(length) tokens to calibrate"
+          + " on, and \(source.heldOut) of \(source.requestedHeldOut) to hold out: give more text, or shorter windows")
+    }
+    let widest = model.description.blocks.flatMap(\.linears).map(\.inputs).max() ?? 0
+    if windows.tokenCount < widest {
+      printWarning(
+        "\(windows.tokenCount) calibration tokens are fewer than the \(widest) inputs of the widest layer: its Hessian"
+          + " is singular, and dampening decides; give more samples")
+    }
+    return windows
+  }
+
   private func makeRecipe() throws -> Recipe {
     var recipe = Recipe()
     recipe.options = scheme.options
@@ -86,6 +139,7 @@ struct Convert: ParsableCommand {
     recipe.exclude = choice.exclude
     recipe.overrides = choice.override
     recipe.nonFinite = choice.allowNonfinite
+    recipe.calibration = try calibration.options()
     do {
       _ = try recipe.options.scheme()
       for override in recipe.overrides { _ = try recipe.options.changed(by: override.options).scheme() }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Calibration
 import Conversion
 import Foundation
 import Kernels
@@ -10,7 +11,7 @@ struct SchemeArguments: ParsableArguments {
   @Option(
     name: [.short, .long],
     help: ArgumentHelp(
-      "absmax, zero-point, nf4, fp4 or hqq. (default: nf4)",
+      "absmax, zero-point, nf4, fp4, hqq or gptq. (default: nf4)",
       discussion: Quantization.Method.allCases.map { "\($0.rawValue): \($0.summary)" }.joined(separator: "\n"),
       valueName: "method"))
   var method: Quantization.Method?
@@ -38,6 +39,9 @@ struct SchemeArguments: ParsableArguments {
       valueName: "search"))
   var scaleSearch: ScaleSearch?
 
+  @Flag(inversion: .prefixedNo, help: "Codes around zero, or with zero points; for gptq. (default: symmetric)")
+  var symmetric: Bool?
+
   @Flag(help: "Store the scales of nf4 and fp4 in 8 bits (4.127 instead of 4.5 bits per weight).")
   var doubleQuantization = false
 
@@ -49,6 +53,7 @@ struct SchemeArguments: ParsableArguments {
     options.scaleType = scaleType
     options.scaleSearch = scaleSearch
     options.doubleQuantization = doubleQuantization ? true : nil
+    options.isSymmetric = symmetric
     return options
   }
 }
@@ -67,7 +72,7 @@ struct ChoiceArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "Quantize matching tensors differently: 'PATTERN: method=absmax, bits=8'. May be repeated; the last match counts.",
-      discussion: "Keys: method, bits, group-size, scale-type, scale-search, double-quantization.",
+      discussion: "Keys: method, bits, group-size, scale-type, scale-search, double-quantization, symmetric.",
       valueName: "pattern: key=value, …"))
   var override: [Recipe.Override] = []
 
@@ -77,6 +82,84 @@ struct ChoiceArguments: ParsableArguments {
       valueName: "policy"))
   var allowNonfinite: Recipe.NonFinitePolicy = .refuse
 }
+
+/// What methods that run the model are given.
+struct CalibrationArguments: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Texts to calibrate on: files, with weights where there are several ('a.txt:0.7,b.jsonl:0.3').",
+      discussion:
+        "Plain text, or JSON lines with 'text', 'messages' or 'input_ids'. (default: a text of the program's)",
+      valueName: "text"))
+  var calibration: String?
+
+  @Option(help: ArgumentHelp("Windows to calibrate on.", valueName: "count"))
+  var samples = 128
+
+  @Option(
+    help: ArgumentHelp(
+      "Tokens of a window. (default: 2048, or as many as the model was made for)", valueName: "count"))
+  var sequenceLength: Int?
+
+  @Option(help: "How documents become windows: 'packed' one after another, or 'padded', each its own.")
+  var windows = CalibrationWindows.Layout.packed
+
+  @Option(help: "Draw the windows at random with this seed. (default: the first ones of the text)")
+  var seed: UInt64?
+
+  @Option(help: ArgumentHelp("Windows to hold out, on which errors are measured.", valueName: "count"))
+  var heldOut = 8
+
+  @Option(help: "GPTQ: what is added to the Hessian's diagonal, as a share of its mean.")
+  var dampening = 0.01
+
+  @Flag(inversion: .prefixedNo, help: "GPTQ: take columns by falling size of their inputs.")
+  var activationOrder = true
+
+  @Flag(help: "Give layers the inputs of the original model, not those that quantized layers before them give.")
+  var parallelEvidence = false
+
+  @Flag(help: "Round a layer to nearest where its error on held-out windows is lower then.")
+  var fallbackRtn = false
+
+  func options() throws -> CalibrationOptions {
+    var options = CalibrationOptions()
+    if let calibration {
+      do {
+        options.sources = try CalibrationSource.parse(calibration)
+      } catch {
+        throw ValidationError("--calibration: \(error)")
+      }
+    }
+    options.samples = samples
+    options.sequenceLength = sequenceLength
+    options.layout = windows
+    options.seed = seed
+    options.heldOut = heldOut
+    options.dampening = dampening
+    options.order = activationOrder ? .activation : .natural
+    options.usesOriginalInputs = parallelEvidence
+    options.fallsBack = fallbackRtn
+    return options
+  }
+
+  func validate() throws {
+    guard (1...CalibrationWindows.Options.windowLimit).contains(samples) else {
+      throw ValidationError("--samples \(samples): at least 1")
+    }
+    if let sequenceLength, !(2...(1 << 24)).contains(sequenceLength) {
+      throw ValidationError("--sequence-length \(sequenceLength): at least 2")
+    }
+    guard (0...CalibrationWindows.Options.windowLimit).contains(heldOut) else {
+      throw ValidationError("--held-out \(heldOut): from 0")
+    }
+    guard dampening > 0, dampening <= GPTQ.largestDampening else {
+      throw ValidationError("--dampening \(dampening): above 0, at most \(GPTQ.largestDampening)")
+    }
+  }
+}
+
+extension CalibrationWindows.Layout: ExpressibleByArgument {}
 
 /// How the program runs.
 struct RunningArguments: ParsableArguments {
@@ -183,6 +266,9 @@ extension SchemeOptions {
     case "scale-search":
       scaleSearch = ScaleSearch(rawValue: value)
       return scaleSearch != nil
+    case "symmetric":
+      isSymmetric = Bool(value)
+      return isSymmetric != nil
     case "double-quantization":
       doubleQuantization = Bool(value)
       return doubleQuantization != nil

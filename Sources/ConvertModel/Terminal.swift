@@ -1,4 +1,5 @@
 import ArgumentParser
+import Calibration
 import Checkpoints
 import Conversion
 import Foundation
@@ -35,6 +36,9 @@ func reportingErrors(_ body: () throws -> Void) throws {
   } catch let error as ModelError {
     printError("\(error)")
     throw Exit.data
+  } catch let error as CalibrationError {
+    printError("\(error)")
+    throw Exit.data
   } catch let error as TokenizerError {
     printError("\(error)")
     throw error.isMissingInput ? Exit.noInput : Exit.data
@@ -52,6 +56,10 @@ func reportingErrors(_ body: () throws -> Void) throws {
 
 func printError(_ text: String) {
   FileHandle.standardError.write(Data("convert-model: error: \(text)\n".utf8))
+}
+
+func printWarning(_ text: String) {
+  FileHandle.standardError.write(Data("convert-model: warning: \(text)\n".utf8))
 }
 
 /// A file that cannot serve as what it was given for.

@@ -73,3 +73,30 @@ package func scale(_ x: Matrix, by factor: Float, workers: Int) {
     combine(start, start, start, rows.count * x.columns) { x, _ in factor * x }
   }
 }
+
+/// target[indices[i]] = source[i], row by row: the inverse of `gatherRows`.
+package func scatterRows(_ source: Matrix, to indices: [Int], of target: Matrix) {
+  precondition(source.columns == target.columns && indices.count == source.rows)
+  precondition(indices.allSatisfy { $0 >= 0 && $0 < target.rows })
+  for (row, index) in indices.enumerated() {
+    // Bounds: by the preconditions.
+    (target.base + index * target.columns).update(from: source.base + row * source.columns, count: source.columns)
+  }
+}
+
+/// y −= x for the rows in use of `x`.
+package func subtract(_ x: Matrix, from y: Matrix, workers: Int) {
+  precondition(x.columns == y.columns && x.rows <= y.rows)
+  runRowTiles(x.rows, columns: x.columns, workers: workers) { rows in
+    let offset = rows.lowerBound * x.columns
+    // Bounds: the rows are adjacent and in use in both.
+    combine(x.base + offset, y.base + offset, y.base + offset, rows.count * x.columns) { $1 - $0 }
+  }
+}
+
+/// Σ x² of a row, in lanes of a fixed order, ended in double precision.
+package func sumOfSquares(_ x: Matrix, row: Int) -> Double {
+  precondition(row >= 0 && row < x.rows)
+  // Bounds: the row is in use.
+  return Double(sum(x.base + row * x.columns, x.columns) { $0 * $0 })
+}

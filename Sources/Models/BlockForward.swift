@@ -190,7 +190,7 @@ package struct BlockForward: Sendable {
   }
 
   /// Σ over a token's experts of probability · expert(x) (arXiv 2401.04088, §2.1), expert by expert.
-  private func mixture(_ x: Matrix, _ description: MixtureDescription, into output: Matrix) {
+  package func mixture(_ x: Matrix, _ description: MixtureDescription, into output: Matrix) {
     clear(output)
     for (index, route) in routes(x, description).enumerated() where !route.tokens.isEmpty {
       let part = pool.take(rows: route.tokens.count, columns: x.columns)

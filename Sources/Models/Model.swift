@@ -5,6 +5,8 @@ import Kernels
 package struct Model: Sendable {
   package let description: ModelDescription
   package let source: any WeightSource
+  /// `config.json`.
+  package let configuration: JSONValue
   /// Tensors that the forward pass does not use, such as extra heads; sorted.
   package let unusedTensors: [String]
 
@@ -35,6 +37,7 @@ package struct Model: Sendable {
       modelType: modelType, hiddenSize: outline.hiddenSize, embedding: outline.embedding, blocks: blocks,
       head: outline.head)
     self.source = source
+    self.configuration = document
     unusedTensors = names.filter { !audit.used.contains($0) && !Self.isBuffer($0) }.sorted()
   }
 

@@ -46,6 +46,15 @@ package struct ProjectionDescription: Hashable, Sendable {
 
   package var outputs: Int { linears.reduce(0) { $0 + $1.outputs } }
   package var inputs: Int { linears.first?.inputs ?? 0 }
+
+  /// The stored row of each row as it is run; nil where they are the same.
+  package var rowOrder: [Int]? {
+    guard case .headsOfQueryKeyValue(let heads) = order else { return nil }
+    let width = outputs / (3 * heads)
+    return (0..<3).flatMap { part in
+      (0..<heads).flatMap { head in (0..<width).map { (head * 3 + part) * width + $0 } }
+    }
+  }
 }
 
 package struct NormDescription: Hashable, Sendable {

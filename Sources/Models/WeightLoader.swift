@@ -46,14 +46,7 @@ package struct WeightLoader: Sendable {
       }
       bias = values
     }
-    guard case .headsOfQueryKeyValue(let heads) = description.order else {
-      return LoadedLinear(weight: matrix, bias: bias)
-    }
-    // Row r of the result is the stored row order[r].
-    let width = description.outputs / (3 * heads)
-    let order = (0..<3).flatMap { part in
-      (0..<heads).flatMap { head in (0..<width).map { (head * 3 + part) * width + $0 } }
-    }
+    guard let order = description.rowOrder else { return LoadedLinear(weight: matrix, bias: bias) }
     let sorted = pool.take(rows: matrix.rows, columns: matrix.columns)
     gatherRows(order, of: matrix, into: sorted)
     pool.give(matrix)

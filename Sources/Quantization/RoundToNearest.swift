@@ -5,7 +5,7 @@ extension AffineWeight {
   /// Rounds every weight to the nearest code of its group's range: the methods absmax and zero points on a matrix in
   /// memory.
   /// - Parameter importance: by column, what a search for ranges weighs squared errors by.
-  init(roundingToNearest weight: Matrix, _ scheme: WeightScheme, importance: [Float]?, workers: Int) throws {
+  package init(roundingToNearest weight: Matrix, _ scheme: WeightScheme, importance: [Float]?, workers: Int) throws {
     let columns = weight.columns
     let length = scheme.groupLength(columns: columns)
     let groups = (columns + length - 1) / length

@@ -13,12 +13,15 @@ package struct WeightScheme: Hashable, Sendable {
   package let scaleSearch: ScaleSearch
   /// Store the scales of NF4 and FP4 in eight bits, in blocks of 256 (QLoRA, arXiv 2305.14314, section 3).
   package let doubleQuantization: Bool
+  /// Codes around zero, without a stored zero point. Chosen for GPTQ; the other methods are one or the other.
+  package let isSymmetric: Bool
 
   /// What is left nil takes the method's usual value.
   package init(
     method: Method, bits: Int? = nil, granularity: Granularity? = nil, scaleType: ElementType? = nil,
-    scaleSearch: ScaleSearch = .none, doubleQuantization: Bool = false
+    scaleSearch: ScaleSearch? = nil, doubleQuantization: Bool = false, isSymmetric: Bool? = nil
   ) throws(SchemeError) {
+    let scaleSearch = scaleSearch ?? (method == .gptq ? .mse : .none)
     let bits = bits ?? method.usualBits
     let granularity = granularity ?? method.usualGranularity(bits: bits)
     guard method.bitRange.contains(bits) else { throw .bits(bits, method: method) }
@@ -30,7 +33,7 @@ package struct WeightScheme: Hashable, Sendable {
     } else if method.isCodebook {
       throw .needsBlocks(method: method)
     }
-    if method == .hqq, granularity == .tensor { throw .needsGroups(method: method) }
+    if method == .hqq || method == .gptq, granularity == .tensor { throw .needsGroups(method: method) }
     if method == .hqq, scaleSearch != .none { throw .searchNotUsed(method: method) }
     if doubleQuantization, !method.isCodebook { throw .doubleQuantization(method: method) }
     if doubleQuantization, scaleType != nil, scaleType != .f32 { throw .doubleQuantizationScaleType }
@@ -42,6 +45,30 @@ package struct WeightScheme: Hashable, Sendable {
     self.scaleType = scaleType
     self.scaleSearch = scaleSearch
     self.doubleQuantization = doubleQuantization
+    self.isSymmetric = method == .gptq ? isSymmetric ?? true : method == .absmax
+    if let isSymmetric, isSymmetric != self.isSymmetric {
+      throw .symmetry(method: method, symmetric: isSymmetric)
+    }
+  }
+
+  /// The scheme without calibration whose codes and ranges have the same form: what a calibrated method starts from, and
+  /// what a tensor gets that cannot be calibrated.
+  package var rounding: WeightScheme {
+    guard method == .gptq else { return self }
+    return WeightScheme(self, method: isSymmetric ? .absmax : .zeroPoint, scaleSearch: scaleSearch)
+  }
+
+  /// The same without a search for ranges: what errors are compared with.
+  package var plain: WeightScheme { WeightScheme(rounding, method: rounding.method, scaleSearch: .none) }
+
+  private init(_ other: WeightScheme, method: Method, scaleSearch: ScaleSearch) {
+    self.method = method
+    bits = other.bits
+    granularity = other.granularity
+    scaleType = other.scaleType
+    self.scaleSearch = scaleSearch
+    doubleQuantization = other.doubleQuantization
+    isSymmetric = other.isSymmetric
   }
 
   /// How codes of this scheme turn back into weights.
@@ -49,6 +76,7 @@ package struct WeightScheme: Hashable, Sendable {
     let levels: WeightEncoding.Levels =
       switch method {
       case .absmax: .affine(.middle)
+      case .gptq: .affine(isSymmetric ? .middle : .integer)
       case .zeroPoint: .affine(.integer)
       case .hqq: .affine(.float)
       case .nf4: .codebook(.nf4)
@@ -69,13 +97,17 @@ package struct WeightScheme: Hashable, Sendable {
   var usesMagnitudesAlone: Bool { scaleSearch == .none && (method == .absmax || method.isCodebook) }
 }
 
-/// The data-free methods.
+/// The methods.
 package enum Method: String, CaseIterable, Hashable, Sendable {
   case absmax
   case zeroPoint = "zero-point"
   case nf4
   case fp4
   case hqq
+  case gptq
+
+  /// Whether the method looks at the inputs of layers, so that the model must be run.
+  package var isCalibrated: Bool { self == .gptq }
 
   package var isCodebook: Bool { self == .nf4 || self == .fp4 }
 
@@ -86,6 +118,8 @@ package enum Method: String, CaseIterable, Hashable, Sendable {
     case .zeroPoint: "asymmetric integers, scaled by the range, with an integer zero point"
     case .nf4: "4-bit NormalFloat (QLoRA)"
     case .fp4: "4-bit float (bitsandbytes' table)"
+    case .gptq:
+      "integers chosen column by column so that later ones make up for the errors of earlier ones; runs the model"
     case .hqq: "half-quadratic quantization: asymmetric, zero points fitted to an lp norm (p < 1) of the error"
     }
   }
@@ -97,7 +131,7 @@ package enum Method: String, CaseIterable, Hashable, Sendable {
   func usualGranularity(bits: Int) -> Granularity {
     switch self {
     case .nf4, .fp4, .hqq: .group(64)
-    case .absmax, .zeroPoint: bits == 8 ? .row : .group(128)
+    case .absmax, .zeroPoint, .gptq: bits == 8 ? .row : .group(128)
     }
   }
 }
@@ -128,6 +162,7 @@ package enum SchemeError: Error, Hashable, CustomStringConvertible {
   case needsBlocks(method: Method)
   case needsGroups(method: Method)
   case searchNotUsed(method: Method)
+  case symmetry(method: Method, symmetric: Bool)
   case doubleQuantization(method: Method)
   case doubleQuantizationScaleType
   case scaleType(ElementType)
@@ -145,6 +180,9 @@ package enum SchemeError: Error, Hashable, CustomStringConvertible {
       "\(method.rawValue) works on blocks of the flattened tensor: give a group size from 32 to 4096 (usually 64)"
     case .needsGroups(let method): "\(method.rawValue) needs a group size or 'row', not one scale for the tensor"
     case .searchNotUsed(let method): "\(method.rawValue) chooses its own ranges: leave out the scale search"
+    case .symmetry(let method, let symmetric):
+      "\(method.rawValue) is not \(symmetric ? "symmetric" : "asymmetric"); absmax is symmetric, zero-point is not, gptq"
+        + " can be either"
     case .doubleQuantization(let method):
       "double quantization is for nf4 and fp4, whose scales are 32-bit; \(method.rawValue) can store 16-bit ones"
         + " (scale type f16 or bf16)"

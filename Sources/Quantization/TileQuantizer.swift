@@ -46,6 +46,13 @@ package struct QuantizedTile: Sendable {
   fileprivate var values: [Float] = []
 
   package init() {}
+
+  /// What was quantized elsewhere.
+  package init(codes: [UInt8], scales: [Float], zeroPoints: [Float]) {
+    self.codes = codes
+    self.scales = scales
+    self.zeroPoints = zeroPoints
+  }
 }
 
 /// Applies a scheme to a tensor tile by tile, so that memory is bounded whatever the tensor's size.

@@ -1,0 +1,55 @@
+import Kernels
+import Quantization
+
+/// The error of a layer's output on tokens that it was not calibrated on, beside that of rounding to nearest.
+package struct HeldOutErrors: Hashable, Sendable {
+  /// ‖X·(W − Ŵ)ᵀ‖ / ‖X·Wᵀ‖ over all held-out tokens.
+  package let error: Double
+  /// The same of plain rounding to nearest with the same codes and groups.
+  package let plainError: Double
+  /// Half the width of a 95 % confidence interval of error / plainError, from the spread of the windows; nil for one
+  /// window.
+  package let ratioMargin: Double?
+
+  package var ratio: Double { plainError > 0 ? error / plainError : 1 }
+
+  /// - Parameters:
+  ///   - weight: `[outputs, inputs]`, before quantization.
+  ///   - inputs: the layer's inputs; every window of a few hundred tokens counts as one observation.
+  package init(
+    _ weight: Matrix, _ quantized: AffineWeight, plain: AffineWeight, _ heldOut: HeldOutInputs, workers: Int
+  ) {
+    let signal = Self.windowSquares(heldOut, weight, workers: workers)
+    func errors(_ quantized: AffineWeight) -> [Double] {
+      let difference = Matrix(rows: weight.rows, columns: weight.columns)
+      quantized.decode(into: difference, workers: workers)
+      subtract(weight, from: difference, workers: workers)
+      return Self.windowSquares(heldOut, difference, workers: workers)
+    }
+    let own = errors(quantized)
+    let other = errors(plain)
+    let total = signal.reduce(0, +)
+    let (ownTotal, otherTotal) = (own.reduce(0, +), other.reduce(0, +))
+    error = total > 0 ? (ownTotal / total).squareRoot() : 0
+    plainError = total > 0 ? (otherTotal / total).squareRoot() : 0
+    let count = Double(own.count)
+    guard own.count > 1, otherTotal > 0 else {
+      ratioMargin = nil
+      return
+    }
+    // Ratio estimator over windows for the ratio of squares; its root has half the relative error.
+    let ratio = ownTotal / otherTotal
+    let spread = zip(own, other).reduce(0) { $0 + ($1.0 - ratio * $1.1) * ($1.0 - ratio * $1.1) }
+    let deviation = (spread * count / (count - 1)).squareRoot() / otherTotal
+    ratioMargin = ratio > 0 ? 1.96 * deviation / (2 * ratio.squareRoot()) : 0
+  }
+
+  /// ‖X·Wᵀ‖² of each window.
+  private static func windowSquares(_ heldOut: HeldOutInputs, _ weight: Matrix, workers: Int) -> [Double] {
+    let outputs = Matrix(rows: heldOut.inputs.rows, columns: weight.rows)
+    multiply(heldOut.inputs, transposed: weight, into: outputs, workers: workers)
+    return zip(heldOut.bounds, heldOut.bounds.dropFirst()).map { start, end in
+      (start..<end).reduce(0) { $0 + sumOfSquares(outputs, row: $1) }
+    }
+  }
+}

@@ -1,0 +1,131 @@
+import Calibration
+import Checkpoints
+import Kernels
+import Models
+import OrderedCollections
+import Packing
+import Quantization
+import SystemPackage
+
+/// What a calibrated method made of one tensor, or of one expert in it.
+package struct LayerOutcome: Hashable, Sendable {
+  package let tensor: String
+  /// Position among the experts that the tensor stacks.
+  package let expert: Int?
+  /// Calibration tokens that reached the layer.
+  package let tokens: Int
+  /// Share added to the diagonal of the Hessian; nil where the layer was rounded to nearest.
+  package let dampening: Double?
+  package let deadColumns: Int
+  /// Why the layer was rounded to nearest instead.
+  package let fallback: String?
+  /// On tokens that were not calibrated on; nil where none reached the layer.
+  package let heldOut: HeldOutErrors?
+}
+
+/// Quantizes the tensors of a plan that need calibration, block by block, and hands out their tiles.
+struct CalibratedLayers {
+  let plan: Plan
+  let model: Model
+  let windows: CalibrationWindows
+  let resources: RunResources
+  let workers: Int
+
+  /// Rows of a tile, a multiple of eight so that every member begins on a whole byte.
+  private static func tileRows(_ columns: Int) -> Int { max(1, 65_536 / max(1, columns) / 8) * 8 }
+
+  /// - Parameters:
+  ///   - onProgress: the share that is done; false stops the work.
+  ///   - write: receives each tile of a tensor with its first element.
+  func run(
+    onProgress: @escaping (Double) -> Bool,
+    write: @escaping (_ tensor: Plan.Tensor, _ scheme: WeightScheme, _ tile: QuantizedTile, _ first: Int) throws -> Void
+  ) throws -> [LayerOutcome] {
+    let options = plan.recipe.calibration
+    var wanted: [String: (tensor: Plan.Tensor, scheme: WeightScheme)] = [:]
+    for tensor in plan.tensors {
+      if case .calibrate(let scheme) = tensor.work { wanted[tensor.source.name] = (tensor, scheme) }
+    }
+    let calibration = BlockCalibration(
+      model, windows: windows.windows.map { Array(windows.tokens[$0]) },
+      heldOut: windows.heldOut.map { Array(windows.tokens[$0]) },
+      BlockCalibration.Options(
+        workers: workers, memoryLimit: resources.memoryLimit / 2, spillFolder: resources.spillFolder,
+        usesOriginalInputs: options.usesOriginalInputs))
+    var outcomes: [LayerOutcome] = []
+    try calibration.run(
+      isWanted: { wanted[$0.weight] != nil }, onProgress: onProgress
+    ) { problem in
+      guard let (tensor, scheme) = wanted[problem.linear.weight] else { return }
+      let (weight, outcome) = try quantize(problem, scheme, tensor.source)
+      outcomes.append(outcome)
+      var first = 0
+      if case .expert(let index, _) = problem.linear.storage { first = index * weight.rows * weight.columns }
+      let height = Self.tileRows(weight.columns)
+      for row in stride(from: 0, to: weight.rows, by: height) {
+        let rows = row..<min(weight.rows, row + height)
+        try write(tensor, scheme, QuantizedTile(weight, rows: rows, scheme), first + row * weight.columns)
+      }
+      weight.decode(into: problem.weight, workers: workers)
+    }
+    return outcomes
+  }
+
+  private func quantize(
+    _ problem: LayerProblem, _ scheme: WeightScheme, _ source: CheckpointTensor
+  ) throws -> (AffineWeight, LayerOutcome) {
+    let options = plan.recipe.calibration
+    do {
+      let method = try GPTQ(scheme: scheme.rounding, order: options.order, dampening: options.dampening)
+      let result = try method.quantize(
+        problem.weight, hessian: problem.hessian, weighsRanges: true, workers: workers)
+      var weight = result.weight
+      var fallback = result.fallback?.description
+      var errors: HeldOutErrors?
+      if let heldOut = problem.heldOut, heldOut.inputs.rows > 0 {
+        let plain = try AffineWeight(
+          roundingToNearest: problem.weight, scheme.plain, importance: nil, workers: workers)
+        let found = HeldOutErrors(problem.weight, weight, plain: plain, heldOut, workers: workers)
+        errors = found
+        if options.fallsBack, result.fallback == nil, found.error > found.plainError {
+          weight = plain
+          fallback = "its error on held-out tokens was above that of rounding to nearest"
+        }
+      }
+      var expert: Int?
+      if case .expert(let index, _) = problem.linear.storage { expert = index }
+      return (
+        weight,
+        LayerOutcome(
+          tensor: problem.linear.weight, expert: expert, tokens: problem.hessian.tokens, dampening: result.dampening,
+          deadColumns: result.deadColumns.count, fallback: fallback, heldOut: errors)
+      )
+    } catch let error as QuantizationError {
+      throw explained(error, source)
+    }
+  }
+}
+
+extension QuantizedTile {
+  /// Whole rows of a weight that was quantized in memory.
+  fileprivate init(_ weight: AffineWeight, rows: Range<Int>, _ scheme: WeightScheme) {
+    let groups = weight.groupsPerRow
+    let ranges = weight.ranges[rows.lowerBound * groups..<rows.upperBound * groups]
+    self.init(
+      codes: Array(weight.codes[rows.lowerBound * weight.columns..<rows.upperBound * weight.columns]),
+      scales: ranges.map(\.scale), zeroPoints: scheme.isSymmetric ? [] : ranges.map(\.zeroPoint))
+  }
+}
+
+/// What a conversion that runs the model may use.
+package struct RunResources: Sendable {
+  /// Bytes of memory.
+  package var memoryLimit: Int
+  /// Where activations go beyond half of it.
+  package var spillFolder: FilePath
+
+  package init(memoryLimit: Int, spillFolder: FilePath) {
+    self.memoryLimit = memoryLimit
+    self.spillFolder = spillFolder
+  }
+}
