@@ -10,12 +10,16 @@ package struct LayerProblem {
   package let weight: Matrix
   /// Sums over the calibration tokens that reached the layer; layers that read the same input share one.
   package let hessian: Hessian
+  /// What makes up for the errors of earlier layers; nil where the original model does not run along.
+  package let target: OutputTarget?
   /// The layer's inputs for the tokens held out, `[tokens, inputs]`, by window; nil where none are held out.
   package let heldOut: HeldOutInputs?
 }
 
 package struct HeldOutInputs: Sendable {
   package let inputs: Matrix
+  /// What the original model gives for the same tokens; nil where it does not run along.
+  package let originals: Matrix?
   /// The first row of each window, and the end.
   package let bounds: [Int]
 }
@@ -34,12 +38,18 @@ package struct BlockCalibration {
     package var spillFolder: FilePath
     /// Whether layers see the inputs that the original model gives.
     package var usesOriginalInputs: Bool
+    /// Whether the original model runs along, so that layers can make up for what earlier ones changed.
+    package var runsOriginal: Bool
 
-    package init(workers: Int, memoryLimit: Int, spillFolder: FilePath, usesOriginalInputs: Bool = false) {
+    package init(
+      workers: Int, memoryLimit: Int, spillFolder: FilePath, usesOriginalInputs: Bool = false,
+      runsOriginal: Bool = false
+    ) {
       self.workers = workers
       self.memoryLimit = memoryLimit
       self.spillFolder = spillFolder
       self.usesOriginalInputs = usesOriginalInputs
+      self.runsOriginal = runsOriginal && !usesOriginalInputs
     }
   }
 
@@ -107,43 +117,55 @@ package struct BlockCalibration {
     let description = forward.model.description
     let groups = groups()
     let count = groups.last?.rows.upperBound ?? 0
-    let states = try states(tokens: count, width: description.hiddenSize)
+    let trackCount = options.runsOriginal ? 2 : 1
+    let states = try (0..<trackCount).map { _ in try self.states(tokens: count, width: description.hiddenSize) }
     let tables = ModelRotaryTables(description, length: groups.map(\.batch.longest).max() ?? 1)
-    for group in groups {
-      try states.update(group.rows) { hidden in try forward.embed(group.tokens, group.batch, into: hidden) }
+    for states in states {
+      for group in groups {
+        try states.update(group.rows) { hidden in try forward.embed(group.tokens, group.batch, into: hidden) }
+      }
     }
     for (index, block) in description.blocks.enumerated() {
-      let weights = try forward.weights(ofBlock: index)
-      let attended = try self.states(tokens: count, width: block.attention.output.inputs)
+      let tracks = try states.map { states in
+        let weights = try forward.weights(ofBlock: index)
+        return Track(
+          forward: BlockForward(block, weights, pool: forward.pool, workers: options.workers), weights: weights,
+          states: states, attended: try self.states(tokens: count, width: block.attention.output.inputs))
+      }
       let run = BlockRun(
-        forward: BlockForward(block, weights, pool: forward.pool, workers: options.workers), block: block,
-        weights: weights, groups: groups, states: states, attended: attended, tables: tables[block],
-        pool: forward.pool, options: options, isWanted: isWanted, quantize: quantize,
+        block: block, quantized: tracks[0], original: tracks.count > 1 ? tracks[1] : nil, groups: groups,
+        tables: tables[block], pool: forward.pool, options: options, isWanted: isWanted, quantize: quantize,
         step: { stage in
           guard onProgress((Double(index) + Double(stage) / 5) / Double(description.blocks.count)) else {
             throw CancellationError()
           }
         })
       try run.run()
-      forward.pool.give(weights.matrices)
+      for track in tracks { forward.pool.give(track.weights.matrices) }
     }
   }
 
   private func states(tokens: Int, width: Int) throws -> HiddenStates {
     try HiddenStates(
-      tokens: tokens, width: width, memoryLimit: options.memoryLimit / 2, folder: options.spillFolder,
-      pool: forward.pool)
+      tokens: tokens, width: width, memoryLimit: options.memoryLimit / (options.runsOriginal ? 4 : 2),
+      folder: options.spillFolder, pool: forward.pool)
+  }
+
+  /// A model on its way through a block: the quantized one, or the original.
+  private struct Track {
+    let forward: BlockForward
+    let weights: BlockWeights
+    let states: HiddenStates
+    /// What the attention's output projection reads.
+    let attended: HiddenStates
   }
 
   /// One block's turn.
   private struct BlockRun {
-    let forward: BlockForward
     let block: BlockDescription
-    let weights: BlockWeights
+    let quantized: Track
+    let original: Track?
     let groups: [Group]
-    let states: HiddenStates
-    /// What the attention's output projection reads.
-    let attended: HiddenStates
     let tables: RotaryTables?
     let pool: MatrixPool
     let options: Options
@@ -151,23 +173,22 @@ package struct BlockCalibration {
     let quantize: Quantizer
     let step: (Int) throws -> Void
 
+    private var tracks: [Track] { [quantized] + (original.map { [$0] } ?? []) }
+    private var width: Int { quantized.states.width }
+
     func run() throws {
-      let hidden = states.width
-      try work(on: block.attention.input, weights.attentionInput, width: hidden) { group, x in
-        try states.read(group.rows) { forward.attentionInput($0, into: x) }
+      try work(on: block.attention.input, \.attentionInput, width: width) { track, group, x in
+        try track.states.read(groups[group].rows) { track.forward.attentionInput($0, into: x) }
       }
       try step(1)
-      let attention = ProjectionDescription([block.attention.output])
-      for group in groups {
-        let x = pool.take(rows: group.rows.count, columns: hidden)
-        try states.read(group.rows) { forward.attentionInput($0, into: x) }
-        try attended.update(group.rows) {
-          forward.attend(x, group.batch, tables: tables, cache: nil, into: $0)
+      for track in tracks { try attend(track) }
+      try work(
+        on: ProjectionDescription([block.attention.output]), \.attentionOutput, width: quantized.attended.width,
+        meetsStream: block.attentionNorms.after == nil
+      ) { track, group, x in
+        try track.attended.read(groups[group].rows) {
+          copyColumns(MatrixColumns($0, from: 0), into: x, at: 0, count: x.rows)
         }
-        pool.give(x)
-      }
-      try work(on: attention, weights.attentionOutput, width: attended.width) { group, x in
-        try attended.read(group.rows) { copyColumns(MatrixColumns($0, from: 0), into: x, at: 0, count: x.rows) }
       }
       try step(2)
       if !block.isParallel { try addAttention() }
@@ -180,103 +201,153 @@ package struct BlockCalibration {
       try step(5)
     }
 
-    private func addAttention() throws {
+    private func attend(_ track: Track) throws {
       for group in groups {
-        try states.update(group.rows) { hidden in
-          try attended.read(group.rows) { forward.addAttention($0, to: hidden) }
+        let x = pool.take(rows: group.rows.count, columns: width)
+        try track.states.read(group.rows) { track.forward.attentionInput($0, into: x) }
+        try track.attended.update(group.rows) {
+          track.forward.attend(x, group.batch, tables: tables, cache: nil, into: $0)
+        }
+        pool.give(x)
+      }
+    }
+
+    private func addAttention() throws {
+      for track in tracks {
+        for group in groups {
+          try track.states.update(group.rows) { hidden in
+            try track.attended.read(group.rows) { track.forward.addAttention($0, to: hidden) }
+          }
         }
       }
     }
 
     private func feedForward(_ input: ProjectionDescription, _ output: LinearDescription) throws {
-      let expert = weights.feedForward[0]
-      try work(on: input, expert.input, width: states.width) { group, x in
-        try states.read(group.rows) { forward.feedForwardInput($0, into: x) }
+      try work(on: input, \.feedForward[0].input, width: width) { track, group, x in
+        try track.states.read(groups[group].rows) { track.forward.feedForwardInput($0, into: x) }
       }
       try step(3)
-      try work(on: ProjectionDescription([output]), expert.output, width: output.inputs) { group, inner in
-        try self.inner(group) { forward.inner($0, expert: 0, into: inner) }
+      try work(
+        on: ProjectionDescription([output]), \.feedForward[0].output, width: output.inputs,
+        meetsStream: block.feedForwardNorms.after == nil && !block.isParallel
+      ) { track, group, inner in
+        try self.read(track, group) { track.forward.inner($0, expert: 0, into: inner) }
       }
       try step(4)
-      for group in groups {
-        let inner = pool.take(rows: group.rows.count, columns: output.inputs)
-        let branch = pool.take(rows: group.rows.count, columns: states.width)
-        try self.inner(group) { forward.inner($0, expert: 0, into: inner) }
-        expert.output.apply(inner, into: branch, workers: options.workers)
-        try states.update(group.rows) { forward.addFeedForward(branch, to: $0) }
-        pool.give(inner, branch)
+      for track in tracks {
+        for (index, group) in groups.enumerated() {
+          let inner = pool.take(rows: group.rows.count, columns: output.inputs)
+          let branch = pool.take(rows: group.rows.count, columns: width)
+          try read(track, index) { track.forward.inner($0, expert: 0, into: inner) }
+          track.weights.feedForward[0].output.apply(inner, into: branch, workers: options.workers)
+          try track.states.update(group.rows) { track.forward.addFeedForward(branch, to: $0) }
+          pool.give(inner, branch)
+        }
       }
     }
 
     /// Gives a body what the feed-forward layer reads.
-    private func inner(_ group: Group, _ body: (Matrix) -> Void) throws {
-      let x = pool.take(rows: group.rows.count, columns: states.width)
-      try states.read(group.rows) { forward.feedForwardInput($0, into: x) }
+    private func read(_ track: Track, _ group: Int, _ body: (Matrix) -> Void) throws {
+      let x = pool.take(rows: groups[group].rows.count, columns: width)
+      try track.states.read(groups[group].rows) { track.forward.feedForwardInput($0, into: x) }
       body(x)
       pool.give(x)
     }
 
-    /// Each expert sees the tokens that the router sends it.
+    /// Each expert sees the tokens that the router of the quantized model sends it.
     private func mixture(_ mixture: MixtureDescription) throws {
       // The router is never quantized, so that routes stay those of the first pass.
       var routes: [[ExpertRoute]] = []
-      for group in groups { try inner(group) { routes.append(forward.routes($0, mixture)) } }
+      for group in groups.indices {
+        try read(quantized, group) { routes.append(quantized.forward.routes($0, mixture)) }
+      }
       for (index, description) in mixture.experts.enumerated() {
-        let expert = weights.feedForward[index]
         let tokens = routes.map { $0[index].tokens }
-        try work(on: description.input, expert.input, width: states.width, rows: tokens) { group, x in
-          let chosen = tokens[group]
-          try self.inner(groups[group]) { gatherRows(chosen, of: $0, into: x) }
+        try work(on: description.input, { $0.feedForward[index].input }, width: width, rows: tokens) { track, group, x in
+          try self.read(track, group) { gatherRows(tokens[group], of: $0, into: x) }
         }
         try work(
-          on: ProjectionDescription([description.output]), expert.output, width: description.output.inputs,
-          rows: tokens
-        ) { group, inner in
-          let chosen = tokens[group]
-          let x = pool.take(rows: chosen.count, columns: states.width)
-          try self.inner(groups[group]) { gatherRows(chosen, of: $0, into: x) }
-          forward.inner(x, expert: index, into: inner)
+          on: ProjectionDescription([description.output]), { $0.feedForward[index].output },
+          width: description.output.inputs, rows: tokens
+        ) { track, group, inner in
+          let x = pool.take(rows: tokens[group].count, columns: width)
+          try self.read(track, group) { gatherRows(tokens[group], of: $0, into: x) }
+          track.forward.inner(x, expert: index, into: inner)
           pool.give(x)
         }
       }
       try step(4)
-      for group in groups {
-        let branch = pool.take(rows: group.rows.count, columns: states.width)
-        try inner(group) { forward.mixture($0, mixture, into: branch) }
-        try states.update(group.rows) { forward.addFeedForward(branch, to: $0) }
-        pool.give(branch)
-      }
-    }
-
-    private func work(
-      on projection: ProjectionDescription, _ loaded: LoadedLinear, width: Int,
-      fill: (Group, Matrix) throws -> Void
-    ) throws {
-      try work(on: projection, loaded, width: width, rows: groups.map { Array(0..<$0.rows.count) }) {
-        try fill(groups[$0], $1)
+      for track in tracks {
+        for (index, group) in groups.enumerated() {
+          let branch = pool.take(rows: group.rows.count, columns: width)
+          try read(track, index) { track.forward.mixture($0, mixture, into: branch) }
+          try track.states.update(group.rows) { track.forward.addFeedForward(branch, to: $0) }
+          pool.give(branch)
+        }
       }
     }
 
     /// Collects the evidence of one input, and has the layers that read it quantized.
-    /// - Parameter rows: for each group the tokens that reach the layers.
+    /// - Parameters:
+    ///   - rows: for each group the tokens that reach the layers; nil: all.
+    ///   - meetsStream: whether the layers' output is added to the residual stream as it is.
+    ///   - fill: writes the inputs of a group.
     private func work(
-      on projection: ProjectionDescription, _ loaded: LoadedLinear, width: Int, rows: [[Int]],
-      fill: (Int, Matrix) throws -> Void
+      on projection: ProjectionDescription, _ layer: (BlockWeights) -> LoadedLinear, width: Int,
+      rows chosen: [[Int]]? = nil, meetsStream: Bool = false, fill: (Track, Int, Matrix) throws -> Void
     ) throws {
       guard projection.linears.contains(where: isWanted) else { return }
+      let loaded = layer(quantized.weights)
       var hessian = Hessian(dimension: width)
-      var heldOut: HeldOutInputs?
-      for (index, group) in groups.enumerated() where !rows[index].isEmpty {
-        let x = pool.take(rows: rows[index].count, columns: width)
-        try fill(index, x)
-        if group.isHeldOut {
-          let bounds = group.batch.sequences.map { range in rows[index].count { $0 < range.lowerBound } }
-          heldOut = HeldOutInputs(inputs: x, bounds: bounds + [rows[index].count])
-        } else {
-          try hessian.add(x, workers: options.workers)
-          pool.give(x)
-        }
+      var target = original.map { _ in
+        OutputTarget(inputs: width, residualWidth: meetsStream && chosen == nil ? projection.outputs : nil)
       }
+      var heldOut: HeldOutInputs?
+      for (index, group) in groups.enumerated() {
+        let count = chosen?[index].count ?? group.rows.count
+        guard count > 0 else { continue }
+        let x = pool.take(rows: count, columns: width)
+        try fill(quantized, index, x)
+        let other = try original.map { track in
+          let x = pool.take(rows: count, columns: width)
+          try fill(track, index, x)
+          return x
+        }
+        if group.isHeldOut {
+          let bounds = group.batch.sequences.map { range in
+            chosen.map { $0[index].count { $0 < range.lowerBound } } ?? range.lowerBound
+          }
+          heldOut = HeldOutInputs(inputs: x, originals: other, bounds: bounds + [count])
+          continue
+        }
+        try hessian.add(x, workers: options.workers)
+        if let other {
+          subtract(x, from: other, workers: options.workers)
+          try withStreamError(group, isNeeded: target?.residual != nil) {
+            target?.add(x, shift: other, error: $0, workers: options.workers)
+          }
+          pool.give(other)
+        }
+        pool.give(x)
+      }
+      try handOut(projection, loaded, hessian, target, heldOut)
+      if let heldOut { pool.give([heldOut.inputs] + (heldOut.originals.map { [$0] } ?? [])) }
+    }
+
+    /// The residual stream of the original model less that of the quantized one.
+    private func withStreamError(_ group: Group, isNeeded: Bool, _ body: (Matrix?) -> Void) throws {
+      guard isNeeded, let original else { return body(nil) }
+      try original.states.read(group.rows) { error in
+        try quantized.states.read(group.rows) { subtract($0, from: error, workers: options.workers) }
+        body(error)
+      }
+    }
+
+    /// Has layers quantized, in the order of rows that the checkpoint has.
+    private func handOut(
+      _ projection: ProjectionDescription, _ loaded: LoadedLinear, _ hessian: Hessian, _ target: OutputTarget?,
+      _ heldOut: HeldOutInputs?
+    ) throws {
       let order = projection.rowOrder
       let stored = order.map { order in
         let matrix = pool.take(rows: loaded.weight.rows, columns: loaded.weight.columns)
@@ -289,21 +360,19 @@ package struct BlockCalibration {
         let rows = first..<(first + linear.outputs)
         first = rows.upperBound
         guard isWanted(linear) else { continue }
-        let weight = Matrix(sharing: source, rows: rows)
+        var weight = Matrix(sharing: source, rows: rows)
         if options.usesOriginalInputs {
-          let copy = pool.take(rows: rows.count, columns: width)
-          copyColumns(MatrixColumns(weight, from: 0), into: copy, at: 0, count: rows.count)
-          try quantize(LayerProblem(linear: linear, weight: copy, hessian: hessian, heldOut: heldOut))
-          pool.give(copy)
-        } else {
-          try quantize(LayerProblem(linear: linear, weight: weight, hessian: hessian, heldOut: heldOut))
+          weight = pool.take(rows: rows.count, columns: source.columns)
+          copyColumns(MatrixColumns(Matrix(sharing: source, rows: rows), from: 0), into: weight, at: 0, count: rows.count)
         }
+        try quantize(
+          LayerProblem(linear: linear, weight: weight, hessian: hessian, target: target, heldOut: heldOut))
+        if options.usesOriginalInputs { pool.give(weight) }
       }
       if let order, let stored {
         gatherRows(order, of: stored, into: loaded.weight)
         pool.give(stored)
       }
-      if let heldOut { pool.give(heldOut.inputs) }
     }
   }
 }

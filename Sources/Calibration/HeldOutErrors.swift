@@ -3,7 +3,8 @@ import Quantization
 
 /// The error of a layer's output on tokens that it was not calibrated on, beside that of rounding to nearest.
 package struct HeldOutErrors: Hashable, Sendable {
-  /// ‖X·(W − Ŵ)ᵀ‖ / ‖X·Wᵀ‖ over all held-out tokens.
+  /// ‖X̃·Wᵀ − X·Ŵᵀ‖ / ‖X̃·Wᵀ‖ over all held-out tokens; X̃ are the inputs that the original model gives, where it runs
+  /// along, else X.
   package let error: Double
   /// The same of plain rounding to nearest with the same codes and groups.
   package let plainError: Double
@@ -19,12 +20,16 @@ package struct HeldOutErrors: Hashable, Sendable {
   package init(
     _ weight: Matrix, _ quantized: AffineWeight, plain: AffineWeight, _ heldOut: HeldOutInputs, workers: Int
   ) {
-    let signal = Self.windowSquares(heldOut, weight, workers: workers)
+    let wanted = Matrix(rows: heldOut.inputs.rows, columns: weight.rows)
+    multiply(heldOut.originals ?? heldOut.inputs, transposed: weight, into: wanted, workers: workers)
+    let signal = Self.windowSquares(wanted, heldOut.bounds)
     func errors(_ quantized: AffineWeight) -> [Double] {
-      let difference = Matrix(rows: weight.rows, columns: weight.columns)
-      quantized.decode(into: difference, workers: workers)
-      subtract(weight, from: difference, workers: workers)
-      return Self.windowSquares(heldOut, difference, workers: workers)
+      let decoded = Matrix(rows: weight.rows, columns: weight.columns)
+      quantized.decode(into: decoded, workers: workers)
+      let found = Matrix(rows: heldOut.inputs.rows, columns: weight.rows)
+      multiply(heldOut.inputs, transposed: decoded, into: found, workers: workers)
+      subtract(wanted, from: found, workers: workers)
+      return Self.windowSquares(found, heldOut.bounds)
     }
     let own = errors(quantized)
     let other = errors(plain)
@@ -44,11 +49,9 @@ package struct HeldOutErrors: Hashable, Sendable {
     ratioMargin = ratio > 0 ? 1.96 * deviation / (2 * ratio.squareRoot()) : 0
   }
 
-  /// ‖X·Wᵀ‖² of each window.
-  private static func windowSquares(_ heldOut: HeldOutInputs, _ weight: Matrix, workers: Int) -> [Double] {
-    let outputs = Matrix(rows: heldOut.inputs.rows, columns: weight.rows)
-    multiply(heldOut.inputs, transposed: weight, into: outputs, workers: workers)
-    return zip(heldOut.bounds, heldOut.bounds.dropFirst()).map { start, end in
+  /// The sum of squares of each window's rows.
+  private static func windowSquares(_ outputs: Matrix, _ bounds: [Int]) -> [Double] {
+    zip(bounds, bounds.dropFirst()).map { start, end in
       (start..<end).reduce(0) { $0 + sumOfSquares(outputs, row: $1) }
     }
   }

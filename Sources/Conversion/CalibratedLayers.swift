@@ -51,7 +51,7 @@ struct CalibratedLayers {
       heldOut: windows.heldOut.map { Array(windows.tokens[$0]) },
       BlockCalibration.Options(
         workers: workers, memoryLimit: resources.memoryLimit / 2, spillFolder: resources.spillFolder,
-        usesOriginalInputs: options.usesOriginalInputs))
+        usesOriginalInputs: options.usesOriginalInputs, runsOriginal: options.correctsOutputs))
     var outcomes: [LayerOutcome] = []
     try calibration.run(
       isWanted: { wanted[$0.weight] != nil }, onProgress: onProgress
@@ -77,25 +77,29 @@ struct CalibratedLayers {
     let options = plan.recipe.calibration
     do {
       let method = try GPTQ(scheme: scheme.rounding, order: options.order, dampening: options.dampening)
+      let weight = problem.weight
+      let goal = Matrix(rows: weight.rows, columns: weight.columns)
+      copyColumns(MatrixColumns(weight, from: 0), into: goal, at: 0, count: weight.rows)
+      _ = problem.target?.shift(goal, hessian: problem.hessian, dampening: options.dampening, workers: workers)
       let result = try method.quantize(
-        problem.weight, hessian: problem.hessian, weighsRanges: true, workers: workers)
-      var weight = result.weight
+        goal, hessian: problem.hessian, weighsRanges: true, workers: workers)
+      var quantized = result.weight
       var fallback = result.fallback?.description
       var errors: HeldOutErrors?
       if let heldOut = problem.heldOut, heldOut.inputs.rows > 0 {
         let plain = try AffineWeight(
-          roundingToNearest: problem.weight, scheme.plain, importance: nil, workers: workers)
-        let found = HeldOutErrors(problem.weight, weight, plain: plain, heldOut, workers: workers)
+          roundingToNearest: weight, scheme.plain, importance: nil, workers: workers)
+        let found = HeldOutErrors(weight, quantized, plain: plain, heldOut, workers: workers)
         errors = found
         if options.fallsBack, result.fallback == nil, found.error > found.plainError {
-          weight = plain
+          quantized = plain
           fallback = "its error on held-out tokens was above that of rounding to nearest"
         }
       }
       var expert: Int?
       if case .expert(let index, _) = problem.linear.storage { expert = index }
       return (
-        weight,
+        quantized,
         LayerOutcome(
           tensor: problem.linear.weight, expert: expert, tokens: problem.hessian.tokens, dampening: result.dampening,
           deadColumns: result.deadColumns.count, fallback: fallback, heldOut: errors)

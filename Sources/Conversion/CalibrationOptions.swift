@@ -18,6 +18,8 @@ package struct CalibrationOptions: Hashable, Sendable {
   package var order = GPTQ.ColumnOrder.activation
   /// Whether layers see the inputs that the original model gives, not those that quantized blocks give.
   package var usesOriginalInputs = false
+  /// Whether the original model runs along, and layers make up for what earlier ones changed.
+  package var correctsOutputs = true
   /// Whether a layer that the method made worse than rounding to nearest is rounded to nearest.
   package var fallsBack = false
 
@@ -29,7 +31,8 @@ package struct CalibrationOptions: Hashable, Sendable {
       "samples": .integer(samples), "sequence_length": sequenceLength.map { .integer($0) } ?? .null,
       "layout": .string(layout.rawValue), "seed": seed.map { .number("\($0)") } ?? .null,
       "held_out": .integer(heldOut), "dampening": .real(dampening), "activation_order": .bool(order == .activation),
-      "original_inputs": .bool(usesOriginalInputs), "fallback_rtn": .bool(fallsBack),
+      "original_inputs": .bool(usesOriginalInputs), "correct_outputs": .bool(correctsOutputs),
+      "fallback_rtn": .bool(fallsBack),
     ]
   }
 }

@@ -116,6 +116,11 @@ struct CalibrationArguments: ParsableArguments {
   @Flag(inversion: .prefixedNo, help: "GPTQ: take columns by falling size of their inputs.")
   var activationOrder = true
 
+  @Flag(
+    inversion: .prefixedNo,
+    help: "Run the original model along, and let layers make up for what quantized ones before them changed.")
+  var correctOutputs = true
+
   @Flag(help: "Give layers the inputs of the original model, not those that quantized layers before them give.")
   var parallelEvidence = false
 
@@ -139,6 +144,7 @@ struct CalibrationArguments: ParsableArguments {
     options.dampening = dampening
     options.order = activationOrder ? .activation : .natural
     options.usesOriginalInputs = parallelEvidence
+    options.correctsOutputs = correctOutputs && !parallelEvidence
     options.fallsBack = fallbackRtn
     return options
   }

@@ -32,7 +32,10 @@ package struct AffineRange: Hashable, Sendable {
   package func value(of code: UInt8) -> Float { scale * (Float(code) - zeroPoint) }
 
   /// Scales whose reciprocal, and its products with in-range weights, stay far from the limits of the vector loops.
-  var isVectorizable: Bool { scale > 1e-37 && scale < 1e37 }
+  var isVectorizable: Bool { abs(scale) > 1e-37 && abs(scale) < 1e37 }
+
+  /// The same for loops that also sum squares.
+  var isSummable: Bool { abs(scale) > 1e-15 && abs(scale) < 1e15 }
 }
 
 /// Writes the codes of all groups of a run of stored weights; `AffineRange.code(of:)` is the plain twin.
@@ -72,7 +75,7 @@ private func encode<Weight: StoredWeight>(
   if range.isVectorizable {
     let inverse = 1 / range.scale
     let base = Int32(bitPattern: roundingShift.bitPattern)
-    let reach = largest * inverse
+    let reach = largest * abs(inverse)
     // Bounds of both loops: they read and write sixteen elements while index + 16 ≤ the group's end.
     if range.zeroPoint - reach > -0.5, range.zeroPoint + reach < Float(range.highestCode) + 0.5 {
       while index &+ 16 <= end {
@@ -149,7 +152,7 @@ package struct AffineFit: Hashable, Sendable {
     values.withUnsafeBufferPointer { source in
       guard let input = source.baseAddress else { return }
       var index = 0
-      if range.isVectorizable, range.scale > 1e-15, range.scale < 1e15 {
+      if range.isSummable {
         let inverse = 1 / range.scale
         let lowest = Floats(repeating: -range.zeroPoint)
         let highest = Floats(repeating: Float(range.highestCode) - range.zeroPoint)

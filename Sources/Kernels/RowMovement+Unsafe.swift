@@ -100,3 +100,12 @@ package func sumOfSquares(_ x: Matrix, row: Int) -> Double {
   // Bounds: the row is in use.
   return Double(sum(x.base + row * x.columns, x.columns) { $0 * $0 })
 }
+
+/// y += xᵀ.
+package func addTransposed(_ x: Matrix, to y: Matrix) {
+  precondition(x.rows == y.columns && x.columns == y.rows)
+  for row in 0..<y.rows {
+    // Bounds: by the precondition.
+    for column in 0..<y.columns { y.base[row * y.columns + column] += x.base[column * x.columns + row] }
+  }
+}

@@ -8,7 +8,7 @@ extension AffineFit {
       importance.withUnsafeBufferPointer { weights in
         guard let input = source.baseAddress, let weight = weights.baseAddress else { return }
         var index = 0
-        if range.isVectorizable, range.scale > 1e-15, range.scale < 1e15 {
+        if range.isSummable {
           let inverse = 1 / range.scale
           let lowest = Floats(repeating: -range.zeroPoint)
           let highest = Floats(repeating: Float(range.highestCode) - range.zeroPoint)

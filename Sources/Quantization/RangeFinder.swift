@@ -20,8 +20,16 @@ struct RangeFinder: Sendable {
     switch search {
     case .none: return range(from: bounds.0, to: bounds.1, share: 1)
     case .mse:
-      return RangeSearch.best(of: values, importance: importance, scaleType: scaleType) { share in
-        range(from: bounds.0, to: bounds.1, share: share)
+      return RangeSearch.best(
+        of: values, importance: importance, scaleType: scaleType, candidates: RangeSearch.shares.count
+      ) { range(from: bounds.0, to: bounds.1, share: RangeSearch.shares[$0]) }
+    case .signedMSE:
+      return RangeSearch.best(
+        of: values, importance: importance, scaleType: scaleType, candidates: 2 * RangeSearch.coarseShares.count
+      ) { candidate in
+        var range = range(from: bounds.0, to: bounds.1, share: RangeSearch.coarseShares[candidate / 2])
+        if candidate % 2 == 1 { range.scale = -range.scale }
+        return range
       }
     }
   }

@@ -13,13 +13,18 @@ package enum RangeSearch {
   /// Shares of the full range that are tried.
   package static let shares: [Double] = (0..<70).map { 1 - 0.01 * Double($0) }
 
+  /// Half as many, for a search that tries both signs.
+  static let coarseShares: [Double] = (0..<36).map { 1 - 0.02 * Double($0) }
+
   static let refinements = 4
 
   /// The best range of one group.
-  /// - Parameter importance: what the squared error of each value counts; all the same if nil.
+  /// - Parameters:
+  ///   - importance: what the squared error of each value counts; all the same if nil.
+  ///   - candidate: the ranges to try; the first is the unclipped one.
   static func best(
-    of values: Span<Float>, importance: Span<Float>? = nil, scaleType: ElementType,
-    candidate: (_ share: Double) -> AffineRange
+    of values: Span<Float>, importance: Span<Float>? = nil, scaleType: ElementType, candidates: Int,
+    candidate: (_ index: Int) -> AffineRange
   ) -> AffineRange {
     func fit(_ range: AffineRange) -> AffineFit {
       var fit = AffineFit()
@@ -30,12 +35,12 @@ package enum RangeSearch {
       }
       return fit
     }
-    var bestRange = candidate(1)
-    guard bestRange.scale > 0 else { return bestRange }
+    var bestRange = candidate(0)
+    guard bestRange.scale != 0 else { return bestRange }
     var bestFit = fit(bestRange)
-    for share in shares.dropFirst() {
-      let range = candidate(share)
-      guard range.scale > 0 else { continue }
+    for index in 1..<candidates {
+      let range = candidate(index)
+      guard range.scale != 0 else { continue }
       let found = fit(range)
       if found.squaredError < bestFit.squaredError { (bestRange, bestFit) = (range, found) }
     }
@@ -43,7 +48,7 @@ package enum RangeSearch {
       guard let scale = bestFit.bestScale else { break }
       var range = bestRange
       range.scale = rounded(Float(scale), to: scaleType)
-      guard range.scale > 0, range.scale.isFinite else { break }
+      guard range.scale != 0, range.scale.isFinite else { break }
       let found = fit(range)
       guard found.squaredError < bestFit.squaredError else { break }
       (bestRange, bestFit) = (range, found)

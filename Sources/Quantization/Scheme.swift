@@ -21,7 +21,7 @@ package struct WeightScheme: Hashable, Sendable {
     method: Method, bits: Int? = nil, granularity: Granularity? = nil, scaleType: ElementType? = nil,
     scaleSearch: ScaleSearch? = nil, doubleQuantization: Bool = false, isSymmetric: Bool? = nil
   ) throws(SchemeError) {
-    let scaleSearch = scaleSearch ?? (method == .gptq ? .mse : .none)
+    let scaleSearch = scaleSearch ?? (method == .gptq ? (isSymmetric ?? true ? .signedMSE : .mse) : .none)
     let bits = bits ?? method.usualBits
     let granularity = granularity ?? method.usualGranularity(bits: bits)
     guard method.bitRange.contains(bits) else { throw .bits(bits, method: method) }
@@ -46,6 +46,7 @@ package struct WeightScheme: Hashable, Sendable {
     self.scaleSearch = scaleSearch
     self.doubleQuantization = doubleQuantization
     self.isSymmetric = method == .gptq ? isSymmetric ?? true : method == .absmax
+    if scaleSearch == .signedMSE, !self.isSymmetric || granularity == .tensor { throw .signedSearch(method: method) }
     if let isSymmetric, isSymmetric != self.isSymmetric {
       throw .symmetry(method: method, symmetric: isSymmetric)
     }
@@ -152,6 +153,9 @@ package enum ScaleSearch: String, CaseIterable, Hashable, Sendable {
   case none
   /// The clipped range with the least squared error; never worse than `none`.
   case mse
+  /// The same, and scales may be negative: symmetric codes have one step more on the side below zero, which a negative
+  /// scale gives to the larger weights.
+  case signedMSE = "mse-signed"
 }
 
 /// A scheme that cannot be.
@@ -163,6 +167,7 @@ package enum SchemeError: Error, Hashable, CustomStringConvertible {
   case needsGroups(method: Method)
   case searchNotUsed(method: Method)
   case symmetry(method: Method, symmetric: Bool)
+  case signedSearch(method: Method)
   case doubleQuantization(method: Method)
   case doubleQuantizationScaleType
   case scaleType(ElementType)
@@ -180,6 +185,9 @@ package enum SchemeError: Error, Hashable, CustomStringConvertible {
       "\(method.rawValue) works on blocks of the flattened tensor: give a group size from 32 to 4096 (usually 64)"
     case .needsGroups(let method): "\(method.rawValue) needs a group size or 'row', not one scale for the tensor"
     case .searchNotUsed(let method): "\(method.rawValue) chooses its own ranges: leave out the scale search"
+    case .signedSearch(let method):
+      "scale search mse-signed is for symmetric codes (absmax, gptq) in rows or groups, not for this \(method.rawValue);"
+        + " take mse"
     case .symmetry(let method, let symmetric):
       "\(method.rawValue) is not \(symmetric ? "symmetric" : "asymmetric"); absmax is symmetric, zero-point is not, gptq"
         + " can be either"

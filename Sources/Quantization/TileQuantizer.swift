@@ -280,7 +280,7 @@ package struct TileQuantizer: Sendable {
     if scheme.method == .hqq { return HalfQuadratic(bits: scheme.bits, scaleType: scheme.scaleType).range(of: members) }
     let weights = importance(of: first..<(first + members.count))
     switch (encoding.levels, scheme.scaleSearch) {
-    case (.codebook(let name), .mse):
+    case (.codebook(let name), .mse), (.codebook(let name), .signedMSE):
       return range(
         scale: RangeSearch.bestScale(
           of: members, importance: weights, largest: largest, codebook: name.codebook, scaleType: scheme.scaleType))
