@@ -187,7 +187,8 @@ let package = Package(
     .testTarget(
       name: "ConversionTests",
       dependencies: [
-        "Checkpoints", "Conversion", "Kernels", "Packing", "Quantization", "Reports", "TestSupport",
+        "Calibration", "Checkpoints", "Conversion", "Evaluation", "Kernels", "Models", "Packing", "Quantization",
+        "Reports", "TestSupport", "Tokenizers",
         .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "Crypto", package: "swift-crypto"),
         .product(name: "SystemPackage", package: "swift-system"),

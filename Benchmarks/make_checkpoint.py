@@ -70,7 +70,16 @@ def main(folder):
     with open(os.path.join(folder, "model.safetensors.index.json"), "w") as out:
         json.dump(index, out, indent=2)
     with open(os.path.join(folder, "config.json"), "w") as out:
-        json.dump({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, out)
+        json.dump(
+            {
+                "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": HIDDEN,
+                "intermediate_size": FEED_FORWARD, "num_hidden_layers": LAYERS, "num_attention_heads": 32,
+                "num_key_value_heads": 4, "vocab_size": VOCABULARY, "max_position_embeddings": 2048,
+                "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": False,
+            },
+            out,
+            indent=2,
+        )
 
 
 main(sys.argv[1])

@@ -263,7 +263,8 @@ package struct BlockCalibration {
       }
       for (index, description) in mixture.experts.enumerated() {
         let tokens = routes.map { $0[index].tokens }
-        try work(on: description.input, { $0.feedForward[index].input }, width: width, rows: tokens) { track, group, x in
+        try work(on: description.input, { $0.feedForward[index].input }, width: width, rows: tokens) {
+          track, group, x in
           try self.read(track, group) { gatherRows(tokens[group], of: $0, into: x) }
         }
         try work(
@@ -299,7 +300,7 @@ package struct BlockCalibration {
       guard projection.linears.contains(where: isWanted) else { return }
       let loaded = layer(quantized.weights)
       var hessian = Hessian(dimension: width)
-      var target = original.map { _ in
+      let target = original.map { _ in
         OutputTarget(inputs: width, residualWidth: meetsStream && chosen == nil ? projection.outputs : nil)
       }
       var heldOut: HeldOutInputs?
@@ -363,7 +364,8 @@ package struct BlockCalibration {
         var weight = Matrix(sharing: source, rows: rows)
         if options.usesOriginalInputs {
           weight = pool.take(rows: rows.count, columns: source.columns)
-          copyColumns(MatrixColumns(Matrix(sharing: source, rows: rows), from: 0), into: weight, at: 0, count: rows.count)
+          copyColumns(
+            MatrixColumns(Matrix(sharing: source, rows: rows), from: 0), into: weight, at: 0, count: rows.count)
         }
         try quantize(
           LayerProblem(linear: linear, weight: weight, hessian: hessian, target: target, heldOut: heldOut))

@@ -70,6 +70,10 @@ package struct Converter: Sendable {
     if let index = plan.index() { try output.write(fileBytes(index), to: Checkpoint.indexName) }
     let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes)
     try output.write(fileBytes(manifest.json), to: PackedManifest.fileName)
+    if let windows {
+      let summary = CalibrationSummary(outcomes, windows: windows)
+      try output.write(fileBytes(summary.json), to: CalibrationSummary.fileName)
+    }
     return outcomes
   }
 

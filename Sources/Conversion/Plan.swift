@@ -45,7 +45,7 @@ package struct Plan: Sendable {
     let unmatched = recipe.unmatchedPatterns(among: source.tensors.map(\.name))
     guard unmatched.isEmpty else { throw RecipeError.unmatched(unmatched) }
     model = recipe.needsCalibration ? try Self.model(of: source, recipe) : nil
-    let calibrated = model.map(Self.calibratedTensors) ?? []
+    let calibrated = try model.map { try Self.calibratedTensors($0, recipe) } ?? []
     var tensors: [Tensor] = []
     var books: OrderedSet<NamedCodebook> = []
     for tensor in source.tensors {
@@ -96,8 +96,8 @@ package struct Plan: Sendable {
   }
 
   /// The weights of linear layers in blocks whose groups run along the inputs, as calibrated methods need them.
-  private static func calibratedTensors(_ model: Model) -> Set<String> {
-    Set(
+  private static func calibratedTensors(_ model: Model, _ recipe: Recipe) throws(ConversionError) -> Set<String> {
+    let names = Set(
       model.description.blocks.flatMap(\.linears).filter { linear in
         switch linear.storage {
         case .outputsFirst: true
@@ -105,6 +105,14 @@ package struct Plan: Sendable {
         case .expert: linear.outputs % 8 == 0
         }
       }.map(\.weight))
+    guard !names.isEmpty else {
+      throw .needsModel(
+        method: recipe.options.method?.rawValue ?? "gptq",
+        reason:
+          "the layers of a \(model.description.modelType) model are stored [inputs, outputs], and groups along the"
+          + " outputs have no evidence of their own")
+    }
+    return names
   }
 
   private static func requireDistinctNames(_ tensors: [Tensor], codebooks: [NamedCodebook]) throws(ConversionError) {

@@ -24,6 +24,8 @@ struct Convert: ParsableCommand {
           convert-model SOURCE -o OUT --method absmax
         3 bits, clipped ranges:
           convert-model SOURCE -o OUT -m zero-point -b 3 --scale-search mse
+        3 bits by GPTQ, calibrated on a text of your own:
+          convert-model SOURCE -o OUT -m gptq -b 3 -g 64 --calibration text.txt
         The output head too, and one kind of layer in 8 bits:
           convert-model SOURCE -o OUT --include lm_head.weight \\
             --override '*.down_proj.weight: method=absmax, bits=8'
@@ -96,6 +98,7 @@ struct Convert: ParsableCommand {
         running.json
           ? report.json(path: output, seconds: seconds).text(indent: 2)
           : report.shortText(path: output, seconds: seconds))
+      if let windows, !running.json { print(CalibrationSummary(outcomes, windows: windows).text) }
     }
   }
 

@@ -68,7 +68,7 @@ private func updateRest(_ a: Matrix, from start: Int, panel: Range<Int>, workers
 }
 
 /// The tiles of a lower triangle, row by row: index 0 is (0, 0), 1 and 2 are (1, 0) and (1, 1), and so on.
-func lowerTile(_ index: Int) -> (row: Int, column: Int) {
+package func lowerTile(_ index: Int) -> (row: Int, column: Int) {
   var row = 0
   var first = 0
   while first + row + 1 <= index {

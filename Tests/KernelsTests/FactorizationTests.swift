@@ -1,7 +1,7 @@
 import TestSupport
 import Testing
 
-@testable import Kernels
+import Kernels
 
 @Suite struct FactorizationTests {
   /// xᵀ·x of more tokens than columns, with something on the diagonal.

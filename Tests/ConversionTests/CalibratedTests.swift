@@ -1,0 +1,132 @@
+import Calibration
+import Checkpoints
+import Conversion
+import Evaluation
+import Foundation
+import Kernels
+import Models
+import Packing
+import Quantization
+import SystemPackage
+import TestSupport
+import Testing
+import Tokenizers
+
+/// Methods that run the model, on models small enough to run in a test.
+@Suite struct CalibratedTests {
+  let folder: TemporaryFolder
+
+  init() throws { folder = try TemporaryFolder() }
+
+  /// Converts with GPTQ on random tokens.
+  private func convert(
+    _ source: FilePath, to name: String, workers: Int = 2, tokens: [Int32], length: Int = 16,
+    memoryLimit: Int = 1 << 30, _ change: (inout Recipe) -> Void = { _ in }
+  ) throws -> (outcomes: [LayerOutcome], output: FilePath) {
+    var recipe = Recipe()
+    recipe.options.method = .gptq
+    recipe.options.bits = 3
+    recipe.options.granularity = .group(8)
+    change(&recipe)
+    let checkpoint = try Checkpoint(source)
+    let plan = try Plan(converting: checkpoint, recipe: recipe)
+    let file = folder.appending("tokens.jsonl")
+    try folder.write(Array("\(tokens)\n".utf8), to: "tokens.jsonl")
+    let windows = try CalibrationWindows(
+      [CalibrationSource(.file(file))],
+      CalibrationWindows.Options(samples: tokens.count / length - 2, sequenceLength: length, heldOut: 2),
+      vocabulary: try #require(plan.model).description.embedding.vocabulary
+    ) { _ in [] }
+    let output = folder.appending(name)
+    let target = try OutputFolder(output, source: checkpoint.folder, overwrite: false)
+    let outcomes = try Converter(
+      plan: plan, toolVersion: "test", workers: workers, windows: windows,
+      resources: RunResources(memoryLimit: memoryLimit, spillFolder: folder.path)
+    ).run(into: target) { _ in true }
+    return (outcomes, output)
+  }
+
+  private func randomTokens(_ count: Int, below vocabulary: Int32) -> [Int32] {
+    var generator = SplitMix64(seed: 11)
+    return (0..<count).map { _ in Int32.random(in: 0..<vocabulary, using: &generator) }
+  }
+
+  static let architectures: [String] = [
+    "llama", "qwen2", "qwen3", "phi3", "gemma2", "gemma3", "gpt-neox", "gpt-neox-sequential", "opt-post-norm",
+    "mixtral",
+    "mixtral-fused", "qwen3-moe", "bert", "modernbert",
+  ]
+
+  @Test("Every layer is calibrated, and most come out better than rounded", arguments: architectures)
+  func calibrates(_ name: String) throws {
+    let source = Fixtures.path("architectures/\(name)")
+    let (outcomes, output) = try convert(
+      source.appending("model.safetensors"), to: "out", tokens: randomTokens(640, below: 36))
+    let model = try Model(source)
+    let linears = model.description.blocks.flatMap(\.linears)
+    let routers = model.description.blocks.compactMap { block in
+      if case .mixture(let mixture) = block.feedForward { mixture.router } else { nil }
+    }
+    #expect(outcomes.count == linears.count - routers.count)
+    let ratios = outcomes.compactMap { $0.heldOut?.ratio }
+    #expect(ratios.count { $0 < 1 } * 10 >= ratios.count * 7, "\(ratios)")
+    // What was written decodes to a model that runs.
+    let packed = try Model(output)
+    let batch = TokenBatch(lengths: [8])
+    let tokens = randomTokens(8, below: 36)
+    let hidden = try Forward(packed, workers: 1).lastHiddenStates(tokens, batch)
+    #expect(!hidden.values().contains { !$0.isFinite })
+  }
+
+  @Test("Threads and spilling do not change a byte", arguments: ["llama", "mixtral"])
+  func isDeterministic(_ name: String) throws {
+    let source = Fixtures.path("architectures/\(name)/model.safetensors")
+    let tokens = randomTokens(480, below: 36)
+    let first = try contents(try convert(source, to: "a", workers: 1, tokens: tokens).output)
+    #expect(try contents(try convert(source, to: "b", workers: 2, tokens: tokens).output) == first)
+    #expect(try contents(try convert(source, to: "c", tokens: tokens, memoryLimit: 0).output) == first)
+  }
+
+  @Test func itBeatsRoundingToNearestOnATrainedModel() throws {
+    let tiny = Fixtures.path("tiny-llama")
+    let tokenizer = try Tokenizer(folder: tiny)
+    let text = try String(decoding: readWhole(Fixtures.path("text/tiny-eval.txt")), as: UTF8.self)
+    let ids = tokenizer.encode(text, addSpecialTokens: false)
+    let half = ids.count / 2 / 128 * 128
+    func divergence(_ output: FilePath) throws -> Double {
+      let options = Evaluator.Options(workers: 2, memoryLimit: 1 << 30, spillFolder: folder.path)
+      let windows = TextWindows(Array(ids[half...]), length: 128, stride: 128)
+      let found = try Evaluator(Model(output), against: Model(tiny), options).run(windows) { _ in true }
+      return try #require(found.comparison).divergence
+    }
+    func run(_ name: String, _ change: @escaping (inout Recipe) -> Void) throws -> Double {
+      try divergence(
+        convert(tiny, to: name, tokens: Array(ids[..<half]), length: 128) { recipe in
+          recipe.options.granularity = .group(64)
+          change(&recipe)
+        }.output)
+    }
+    let full = try run("full") { _ in }
+    let plain = try run("plain") { $0.calibration.correctsOutputs = false }
+    var recipe = Recipe()
+    recipe.options.method = .absmax
+    recipe.options.bits = 3
+    recipe.options.granularity = .group(64)
+    let checkpoint = try Checkpoint(tiny)
+    let target = try OutputFolder(folder.appending("rtn"), source: checkpoint.folder, overwrite: false)
+    try Converter(plan: Plan(converting: checkpoint, recipe: recipe), toolVersion: "test", workers: 2)
+      .run(into: target) { _ in true }
+    let rounded = try divergence(folder.appending("rtn"))
+    #expect(plain < 0.6 * rounded && full < plain, "\(full) \(plain) \(rounded)")
+  }
+
+  @Test func modelsThatCannotBeCalibratedAreRefused() throws {
+    for (name, message) in [("gpt2", "stored [inputs, outputs]")] {
+      let error = #expect(throws: ConversionError.self) {
+        _ = try convert(
+          Fixtures.path("architectures/\(name)/model.safetensors"), to: "out", tokens: randomTokens(64, below: 36))
+      }
+      #expect(error?.description.contains(message) ?? false, "\(error?.description ?? "")")
+    }
+  }
+}
