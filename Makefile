@@ -27,13 +27,18 @@ setup:
 	fi
 
 lint:
-	$(SWIFT) format lint --strict --recursive Package.swift Sources Tests
+	$(SWIFT) format lint --strict --recursive Package.swift Sources Tests Benchmarks
 
 format:
-	$(SWIFT) format --in-place --recursive Package.swift Sources Tests
+	$(SWIFT) format --in-place --recursive Package.swift Sources Tests Benchmarks
 
+# PEER is a Python with bitsandbytes and transformers, to compare with in the same run.
 bench: build
-	Benchmarks/run $(PROGRAM)
+	$(SWIFT) build -c release --product ForwardBenchmarks
+	$(SWIFT) build -c release --product KernelBenchmarks
+	Benchmarks/run $(PROGRAM) $(if $(PEER),--peer $(PEER))
+	Benchmarks/forward $(PROGRAM) .build/release/ForwardBenchmarks $(if $(PEER),--peer $(PEER))
+	.build/release/KernelBenchmarks
 
 # One binary with the Swift libraries inside, completions for three shells, and the manual page.
 # OpenBLAS goes in, too: a folder with its archives alone comes first on the linker's way.
@@ -41,8 +46,10 @@ ARCHIVES := .build/archives
 install: setup
 	mkdir -p $(ARCHIVES)
 	ln -sf "$$(pkg-config --variable=libdir openblas)/libopenblas.a" $(ARCHIVES)/libopenblas.a
-	$(SWIFT) build -c release --product convert-model --static-swift-stdlib --scratch-path .build/static \
-	  -Xlinker -L$(CURDIR)/$(ARCHIVES)
+	sed 's|^libdir=.*|libdir=$(CURDIR)/$(ARCHIVES)|' "$$(pkg-config --variable=pcfiledir openblas)/openblas.pc" \
+	  > $(ARCHIVES)/openblas.pc
+	PKG_CONFIG_PATH=$(CURDIR)/$(ARCHIVES) $(SWIFT) build -c release --product convert-model --static-swift-stdlib \
+	  --scratch-path .build/static
 	$(SWIFT) package -c release plugin generate-manual
 	install -d "$(TARGET)/bin" "$(TARGET)/share/man/man1" "$(TARGET)/share/bash-completion/completions" \
 	  "$(TARGET)/share/zsh/site-functions" "$(TARGET)/share/fish/vendor_completions.d"
