@@ -64,8 +64,10 @@ package struct Measurement: Sendable {
     var workspace = PackedCheckpoint.Workspace()
   }
 
-  /// Weights that a sample holds, about.
-  private static let sampleSize = 1 << 24
+  /// Models up to this many weights are measured whole.
+  private static let wholeSize = 1 << 24
+  /// Weights that a sample of larger ones holds, about.
+  private static let sampleSize = 1 << 22
   private static let compareLength = 1 << 20
 
   /// - Parameter goOn: called from any thread; false stops the work.
@@ -73,7 +75,7 @@ package struct Measurement: Sendable {
     sampling: Sampling, workers: Int, goOn: @escaping @Sendable (ByteProgress) -> Bool
   ) throws -> ModelReport {
     let weights = packed.manifest.records.reduce(0) { $0 + $1.elementCount }
-    let isWhole = if case .all = sampling { true } else { weights <= Self.sampleSize }
+    let isWhole = if case .all = sampling { true } else { weights <= Self.wholeSize }
     let step = isWhole ? 1 : (weights + Self.sampleSize - 1) / Self.sampleSize
     let jobs = packed.manifest.records.compactMap { record in
       source[record.name].map { Job(record: record, source: $0, parts: Self.parts(of: record, step: step)) }
