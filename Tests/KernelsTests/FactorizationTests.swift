@@ -1,7 +1,6 @@
+import Kernels
 import TestSupport
 import Testing
-
-import Kernels
 
 @Suite struct FactorizationTests {
   /// xᵀ·x of more tokens than columns, with something on the diagonal.
