@@ -126,15 +126,17 @@ package struct BlockCalibration {
       }
     }
     for (index, block) in description.blocks.enumerated() {
-      let tracks = try states.map { states in
+      let tracks = try states.enumerated().map { number, states in
         let weights = try forward.weights(ofBlock: index)
         return Track(
+          index: number,
           forward: BlockForward(block, weights, pool: forward.pool, workers: options.workers), weights: weights,
           states: states, attended: try self.states(tokens: count, width: block.attention.output.inputs))
       }
       let run = BlockRun(
         block: block, quantized: tracks[0], original: tracks.count > 1 ? tracks[1] : nil, groups: groups,
         tables: tables[block], pool: forward.pool, options: options, isWanted: isWanted, quantize: quantize,
+        makeStates: { try self.states(tokens: count, width: $0) },
         step: { stage in
           guard onProgress((Double(index) + Double(stage) / 5) / Double(description.blocks.count)) else {
             throw CancellationError()
@@ -147,12 +149,14 @@ package struct BlockCalibration {
 
   private func states(tokens: Int, width: Int) throws -> HiddenStates {
     try HiddenStates(
-      tokens: tokens, width: width, memoryLimit: options.memoryLimit / (options.runsOriginal ? 4 : 2),
+      tokens: tokens, width: width, memoryLimit: options.memoryLimit / (options.runsOriginal ? 6 : 3),
       folder: options.spillFolder, pool: forward.pool)
   }
 
   /// A model on its way through a block: the quantized one, or the original.
   private struct Track {
+    /// 0: the quantized model; 1: the original.
+    let index: Int
     let forward: BlockForward
     let weights: BlockWeights
     let states: HiddenStates
@@ -171,6 +175,7 @@ package struct BlockCalibration {
     let options: Options
     let isWanted: (LinearDescription) -> Bool
     let quantize: Quantizer
+    let makeStates: (_ width: Int) throws -> HiddenStates
     let step: (Int) throws -> Void
 
     private var tracks: [Track] { [quantized] + (original.map { [$0] } ?? []) }
@@ -227,21 +232,33 @@ package struct BlockCalibration {
         try track.states.read(groups[group].rows) { track.forward.feedForwardInput($0, into: x) }
       }
       try step(3)
+      // The activations are kept, on disk if need be: computing them twice would cost more.
+      let inners = try tracks.map { track in
+        let inners = try makeStates(output.inputs)
+        for (index, group) in groups.enumerated() {
+          try inners.update(group.rows) { inner in
+            try read(track, index) { track.forward.inner($0, expert: 0, into: inner) }
+          }
+        }
+        return inners
+      }
       try work(
         on: ProjectionDescription([output]), \.feedForward[0].output, width: output.inputs,
         meetsStream: block.feedForwardNorms.after == nil && !block.isParallel
-      ) { track, group, inner in
-        try self.read(track, group) { track.forward.inner($0, expert: 0, into: inner) }
+      ) { track, group, x in
+        try inners[track.index].read(groups[group].rows) {
+          copyColumns(MatrixColumns($0, from: 0), into: x, at: 0, count: x.rows)
+        }
       }
       try step(4)
       for track in tracks {
-        for (index, group) in groups.enumerated() {
-          let inner = pool.take(rows: group.rows.count, columns: output.inputs)
+        for group in groups {
           let branch = pool.take(rows: group.rows.count, columns: width)
-          try read(track, index) { track.forward.inner($0, expert: 0, into: inner) }
-          track.weights.feedForward[0].output.apply(inner, into: branch, workers: options.workers)
+          try inners[track.index].read(group.rows) { inner in
+            track.weights.feedForward[0].output.apply(inner, into: branch, workers: options.workers)
+          }
           try track.states.update(group.rows) { track.forward.addFeedForward(branch, to: $0) }
-          pool.give(inner, branch)
+          pool.give(branch)
         }
       }
     }
