@@ -355,10 +355,13 @@ package struct BlockCalibration {
     /// The residual stream of the original model less that of the quantized one.
     private func withStreamError(_ group: Group, isNeeded: Bool, _ body: (Matrix?) -> Void) throws {
       guard isNeeded, let original else { return body(nil) }
-      try original.states.read(group.rows) { error in
-        try quantized.states.read(group.rows) { subtract($0, from: error, workers: options.workers) }
-        body(error)
+      let error = pool.take(rows: group.rows.count, columns: width)
+      try original.states.read(group.rows) {
+        copyColumns(MatrixColumns($0, from: 0), into: error, at: 0, count: error.rows)
       }
+      try quantized.states.read(group.rows) { subtract($0, from: error, workers: options.workers) }
+      body(error)
+      pool.give(error)
     }
 
     /// Has layers quantized, in the order of rows that the checkpoint has.

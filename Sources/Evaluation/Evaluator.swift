@@ -110,7 +110,8 @@ package struct Evaluator {
       let targets = rows.map { row in target(ofRow: row, text) }
       let logits = models.map { $0.pool.take(rows: rows.count, columns: vocabulary) }
       for (index, forward) in models.enumerated() {
-        try states[index].read(rows) { hidden in forward.logits(hidden, heads[index], into: logits[index]) }
+        // Each state is needed once, so that it may be normalized where it is.
+        try states[index].update(rows) { hidden in forward.logits(hidden, heads[index], into: logits[index]) }
       }
       measurePredictions(
         logits[0], reference: models.count > 1 ? logits[1] : nil, targets: targets, into: measures,

@@ -12,7 +12,7 @@ package func accumulateGram(_ x: Matrix, into sum: Matrix, workers: Int) {
   let size = x.columns
   guard x.rows > 0 else { return }
   setOneThread()
-  let tileSize = 512
+  let tileSize = gramTile(size)
   let tiles = (size + tileSize - 1) / tileSize
   runTiles(count: tiles * (tiles + 1) / 2, workers: workers) { tile in
     let (blockRow, blockColumn) = lowerTile(tile)
@@ -35,6 +35,9 @@ package func accumulateGram(_ x: Matrix, into sum: Matrix, workers: Int) {
   }
 }
 
+/// Tiles large enough for BLAS, and so many that a small matrix, too, keeps several threads busy.
+private func gramTile(_ size: Int) -> Int { size <= 256 ? 128 : size <= 1024 ? 256 : 512 }
+
 /// sum ← sum + aᵀ·b for the rows in use of both, by tiles.
 /// - Parameters:
 ///   - a: `[tokens, n]`.
@@ -44,7 +47,7 @@ package func accumulateCrossProduct(_ a: Matrix, _ b: Matrix, into sum: Matrix, 
   precondition(sum.rows == a.columns && sum.columns == b.columns && a.rows == b.rows)
   guard a.rows > 0 else { return }
   setOneThread()
-  let tileSize = 512
+  let tileSize = gramTile(max(sum.rows, sum.columns))
   let across = (sum.columns + tileSize - 1) / tileSize
   runTiles(count: (sum.rows + tileSize - 1) / tileSize * across, workers: workers) { tile in
     let row = tile / across * tileSize

@@ -52,10 +52,18 @@ package func copyColumns(_ columns: MatrixColumns, into target: Matrix, at row: 
   let source = columns.matrix
   precondition(row >= 0 && row + count <= target.rowCapacity && count <= source.rows)
   precondition(columns.first >= 0 && columns.first + target.columns <= source.columns)
-  for index in 0..<count {
-    // Bounds: by the preconditions.
-    (target.base + (row + index) * target.columns).update(
-      from: source.base + index * source.columns + columns.first, count: target.columns)
+  let isWhole = source.columns == target.columns
+  runRowTiles(count, columns: target.columns, workers: 2) { rows in
+    // Bounds: by the preconditions; rows of equal length are adjacent in both.
+    if isWhole {
+      (target.base + (row + rows.lowerBound) * target.columns).update(
+        from: source.base + rows.lowerBound * source.columns, count: rows.count * target.columns)
+      return
+    }
+    for index in rows {
+      (target.base + (row + index) * target.columns).update(
+        from: source.base + index * source.columns + columns.first, count: target.columns)
+    }
   }
 }
 

@@ -48,20 +48,16 @@ package final class HiddenStates {
     try use(rows, isWritten: true, body)
   }
 
-  /// Gives a body a copy of the states of some tokens.
+  /// Gives a body the states of some tokens to look at; it must not change them.
   package func read(_ rows: Range<Int>, _ body: (Matrix) throws -> Void) throws {
     try use(rows, isWritten: false, body)
   }
 
   private func use(_ rows: Range<Int>, isWritten: Bool, _ body: (Matrix) throws -> Void) throws {
-    if let memory, isWritten { return try body(Matrix(sharing: memory, rows: rows)) }
+    if let memory { return try body(Matrix(sharing: memory, rows: rows)) }
+    guard let file else { return }
     let part = pool.take(rows: rows.count, columns: width)
     defer { pool.give(part) }
-    if let memory {
-      gatherRows(Array(rows), of: memory, into: part)
-      return try body(part)
-    }
-    guard let file else { return }
     let offset = rows.lowerBound * width * MemoryLayout<Float>.stride
     do {
       // The first block's input is written before anything is read.

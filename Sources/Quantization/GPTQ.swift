@@ -40,7 +40,8 @@ package struct GPTQ: Hashable, Sendable {
 
   /// Dampening is raised tenfold up to this share when the factorization fails.
   package static let largestDampening = 1.0
-  static let rowTile = 256
+  /// Rows that are worked on together: few enough that a small weight, too, keeps several threads busy.
+  static func rowTile(rows: Int) -> Int { min(256, max(64, (rows / 8 + 15) / 16 * 16)) }
 
   /// - Parameter scheme: absmax or zero points, by groups or rows; `ScaleSearch.mse` searches ranges.
   package init(

@@ -54,7 +54,7 @@ extension GPTQ {
     func solve(
       _ weight: Matrix, factor: Matrix, shifts: Matrix?, workers: Int
     ) throws -> (weight: AffineWeight, loss: Double) {
-      let tileSize = GPTQ.rowTile
+      let tileSize = GPTQ.rowTile(rows: weight.rows)
       let count = (weight.rows + tileSize - 1) / tileSize
       let finished = Mutex([TileResult?](repeating: nil, count: count))
       try runParallel(count: count, workers: workers) {
