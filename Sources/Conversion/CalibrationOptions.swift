@@ -14,6 +14,10 @@ package struct CalibrationOptions: Hashable, Sendable {
   package var seed: UInt64?
   /// Windows that are never calibrated on, to measure errors with.
   package var heldOut = 8
+  /// Whether searches for scales weigh errors by E[x²] of the inputs: where text or evidence is given.
+  package var weighsScales = false
+  /// The magnitude from which an input counts as an outlier.
+  package var outlierThreshold = FeatureStatistics.usualThreshold
   package var dampening = 0.01
   package var order = GPTQ.ColumnOrder.activation
   /// Whether layers see the inputs that the original model gives, not those that quantized blocks give.

@@ -5,6 +5,7 @@ import Conversion
 import Evaluation
 import Foundation
 import Models
+import Quantization
 import Reports
 import SystemPackage
 import Tokenizers
@@ -65,7 +66,25 @@ struct Convert: ParsableCommand {
         recipe.nonFinite == .keep
         ? try NonFiniteScan(checkpoint, recipe: recipe).run(workers: running.workers) { _ in !interruption.isRequested }
         : []
-      let plan = try Plan(converting: checkpoint, recipe: recipe, nonFinite: nonFinite)
+      let calibrating = ProgressDisplay(verb: "Calibrating")
+      defer { calibrating.finish() }
+      var windows: CalibrationWindows?
+      var statistics: [String: FeatureStatistics] = [:]
+      if recipe.needsStatistics {
+        let model = try Plan.model(of: checkpoint, recipe)
+        let text = try calibrationWindows(model, recipe.calibration)
+        windows = text
+        let calibration = BlockCalibration(
+          model, windows: text.windows.map { Array(text.tokens[$0]) }, heldOut: [],
+          BlockCalibration.Options(
+            workers: running.workers, memoryLimit: memory.limit / 2, spillFolder: memory.spillFolder))
+        statistics = try calibration.collect(EvidenceOptions(threshold: recipe.calibration.outlierThreshold)) { share in
+          calibrating.show(share: share, of: text.tokenCount, "tokens")
+          return !interruption.isRequested
+        }.columnStatistics
+        calibrating.finish()
+      }
+      let plan = try Plan(converting: checkpoint, recipe: recipe, nonFinite: nonFinite, statistics: statistics)
       let summary = PlanSummary(plan, toolVersion: toolVersion)
       if dryRun {
         print(running.json ? summary.json.text(indent: 2) : summary.text)
@@ -73,15 +92,15 @@ struct Convert: ParsableCommand {
       }
       let folder = try OutputFolder(FilePath(output), source: checkpoint.folder, overwrite: overwrite, durable: durable)
       let started = ContinuousClock.now
-      let windows = try plan.model.map { try calibrationWindows($0, recipe.calibration) }
-      let calibrating = ProgressDisplay(verb: "Calibrating")
+      if windows == nil { windows = try plan.model.map { try calibrationWindows($0, recipe.calibration) } }
       let converter = Converter(
         plan: plan, toolVersion: toolVersion, workers: running.workers, windows: windows,
         resources: RunResources(memoryLimit: memory.limit, spillFolder: memory.spillFolder))
+      let tokenCount = windows?.tokenCount ?? 0
       let outcomes = try converter.run(
         into: folder,
         onCalibration: { share in
-          calibrating.show(share: share, of: windows?.tokenCount ?? 0, "tokens")
+          calibrating.show(share: share, of: tokenCount, "tokens")
           return !interruption.isRequested
         },
         onProgress: { progress in

@@ -110,6 +110,9 @@ struct CalibrationArguments: ParsableArguments {
   @Option(help: ArgumentHelp("Windows to hold out, on which errors are measured.", valueName: "count"))
   var heldOut = 8
 
+  @Option(help: ArgumentHelp("Inputs of this magnitude and above count as outliers.", valueName: "magnitude"))
+  var outlierThreshold = FeatureStatistics.usualThreshold
+
   @Option(help: "GPTQ: what is added to the Hessian's diagonal, as a share of its mean.")
   var dampening = 0.01
 
@@ -141,6 +144,7 @@ struct CalibrationArguments: ParsableArguments {
     options.layout = windows
     options.seed = seed
     options.heldOut = heldOut
+    options.outlierThreshold = outlierThreshold
     options.dampening = dampening
     options.order = activationOrder ? .activation : .natural
     options.usesOriginalInputs = parallelEvidence
@@ -158,6 +162,9 @@ struct CalibrationArguments: ParsableArguments {
     }
     guard (0...CalibrationWindows.Options.windowLimit).contains(heldOut) else {
       throw ValidationError("--held-out \(heldOut): from 0")
+    }
+    guard outlierThreshold > 0, outlierThreshold.isFinite else {
+      throw ValidationError("--outlier-threshold \(outlierThreshold): above 0")
     }
     guard dampening > 0, dampening <= GPTQ.largestDampening else {
       throw ValidationError("--dampening \(dampening): above 0, at most \(GPTQ.largestDampening)")
