@@ -14,6 +14,9 @@ package struct LayerProblem {
   package let target: OutputTarget?
   /// The layer's inputs for the tokens held out, `[tokens, inputs]`, by window; nil where none are held out.
   package let heldOut: HeldOutInputs?
+  /// Of an expert that the router sent so few tokens that all tokens of its mixture stand in for them: how many it was
+  /// sent. See `MixtureRule`.
+  package let routedTokens: Int?
 }
 
 package struct HeldOutInputs: Sendable {
@@ -294,7 +297,8 @@ package struct BlockCalibration {
       pool.give(x)
     }
 
-    /// Each expert sees the tokens that the router of the quantized model sends it.
+    /// Each expert sees the tokens that the router of the quantized model sends it; one that is to be quantized and was
+    /// sent too few sees all.
     private func mixture(_ mixture: MixtureDescription) throws {
       // The router is never quantized, so that routes stay those of the first pass.
       var routes: [[ExpertRoute]] = []
@@ -302,14 +306,23 @@ package struct BlockCalibration {
         try read(quantized, group) { routes.append(quantized.forward.routes($0, mixture)) }
       }
       for (index, description) in mixture.experts.enumerated() {
-        let tokens = routes.map { $0[index].tokens }
-        try work(on: description.input, { $0.feedForward[index].input }, width: width, rows: tokens) {
+        var tokens = routes.map { $0[index].tokens }
+        var routed: Int?
+        if case .quantize = purpose {
+          let calibrated = groups.indices.filter { !groups[$0].isHeldOut }
+          let sent = calibrated.reduce(0) { $0 + tokens[$1].count }
+          if sent < MixtureRule.leastTokens(inputs: max(width, description.output.inputs)) {
+            routed = sent
+            for group in calibrated { tokens[group] = Array(0..<groups[group].rows.count) }
+          }
+        }
+        try work(on: description.input, { $0.feedForward[index].input }, width: width, rows: tokens, routed: routed) {
           track, group, x in
           try self.read(track, group) { gatherRows(tokens[group], of: $0, into: x) }
         }
         try work(
           on: ProjectionDescription([description.output]), { $0.feedForward[index].output },
-          width: description.output.inputs, rows: tokens
+          width: description.output.inputs, rows: tokens, routed: routed
         ) { track, group, inner in
           let x = pool.take(rows: tokens[group].count, columns: width)
           try self.read(track, group) { gatherRows(tokens[group], of: $0, into: x) }
@@ -331,11 +344,13 @@ package struct BlockCalibration {
     /// Collects the evidence of one input, and has the layers that read it quantized where that is the purpose.
     /// - Parameters:
     ///   - rows: for each group the tokens that reach the layers; nil: all.
+    ///   - routed: see `LayerProblem.routedTokens`.
     ///   - meetsStream: whether the layers' output is added to the residual stream as it is.
     ///   - fill: writes the inputs of a group.
     private func work(
       on projection: ProjectionDescription, _ layer: (BlockWeights) -> LoadedLinear, width: Int,
-      rows chosen: [[Int]]? = nil, meetsStream: Bool = false, fill: (Track, Int, Matrix) throws -> Void
+      rows chosen: [[Int]]? = nil, routed: Int? = nil, meetsStream: Bool = false,
+      fill: (Track, Int, Matrix) throws -> Void
     ) throws {
       let wanted = projection.linears.filter(isWanted)
       guard !wanted.isEmpty else { return }
@@ -384,7 +399,7 @@ package struct BlockCalibration {
         }
         pool.give(x)
       }
-      try handOut(projection, loaded, hessian, target, heldOut, quantize)
+      try handOut(projection, loaded, hessian, target, heldOut, routed, quantize)
       if let heldOut { pool.give([heldOut.inputs] + (heldOut.originals.map { [$0] } ?? [])) }
     }
 
@@ -403,7 +418,7 @@ package struct BlockCalibration {
     /// Has layers quantized, in the order of rows that the checkpoint has.
     private func handOut(
       _ projection: ProjectionDescription, _ loaded: LoadedLinear, _ hessian: Hessian, _ target: OutputTarget?,
-      _ heldOut: HeldOutInputs?, _ quantize: Quantizer
+      _ heldOut: HeldOutInputs?, _ routed: Int?, _ quantize: Quantizer
     ) throws {
       let order = projection.rowOrder
       let stored = order.map { order in
@@ -424,7 +439,8 @@ package struct BlockCalibration {
             MatrixColumns(Matrix(sharing: source, rows: rows), from: 0), into: weight, at: 0, count: rows.count)
         }
         try quantize(
-          LayerProblem(linear: linear, weight: weight, hessian: hessian, target: target, heldOut: heldOut))
+          LayerProblem(
+            linear: linear, weight: weight, hessian: hessian, target: target, heldOut: heldOut, routedTokens: routed))
         if options.usesOriginalInputs { pool.give(weight) }
       }
       if let order, let stored {

@@ -60,6 +60,21 @@ package struct InputEvidence: Sendable {
     hessian = options.sumsHessians ? Hessian(dimension: dimension) : nil
   }
 
+  /// Evidence that was gathered before.
+  package init(_ layers: [EvidencedLayer], _ statistics: FeatureStatistics, _ hessian: Hessian?) {
+    precondition(hessian == nil || hessian?.dimension == statistics.dimension)
+    self.layers = layers
+    self.statistics = statistics
+    self.hessian = hessian
+  }
+
+  /// Adds the evidence of other tokens for the same layers, gathered in the same way.
+  package mutating func merge(_ other: InputEvidence, workers: Int) throws(HessianError) {
+    precondition(layers == other.layers && (hessian == nil) == (other.hessian == nil))
+    if let more = other.hessian { try hessian?.merge(more, workers: workers) }
+    statistics.merge(other.statistics)
+  }
+
   /// Adds the rows in use of `x`, `[tokens, dimension]`.
   /// - Throws: where a value is not finite, or its square beyond float32. Nothing is added then.
   package mutating func add(_ x: Matrix, workers: Int) throws(HessianError) {

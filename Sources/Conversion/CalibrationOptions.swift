@@ -16,6 +16,8 @@ package struct CalibrationOptions: Hashable, Sendable {
   package var heldOut = 8
   /// Whether searches for scales weigh errors by E[x²] of the inputs: where text or evidence is given.
   package var weighsScales = false
+  /// What is recorded of evidence that was gathered before; nil where a text is calibrated on.
+  package var evidence: JSONValue?
   /// The magnitude from which an input counts as an outlier.
   package var outlierThreshold = FeatureStatistics.usualThreshold
   package var dampening = 0.01
@@ -30,7 +32,13 @@ package struct CalibrationOptions: Hashable, Sendable {
   package init() {}
 
   var json: JSONValue {
-    [
+    if let evidence {
+      return [
+        "evidence": evidence, "dampening": .real(dampening), "activation_order": .bool(order == .activation),
+        "importance": .string("mean square of inputs"),
+      ]
+    }
+    return [
       "sources": .array(sources.map { ["name": .string($0.name), "weight": .real($0.weight)] }),
       "samples": .integer(samples), "sequence_length": sequenceLength.map { .integer($0) } ?? .null,
       "layout": .string(layout.rawValue), "seed": seed.map { .number("\($0)") } ?? .null,
