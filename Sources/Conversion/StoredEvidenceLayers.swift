@@ -77,7 +77,9 @@ struct StoredEvidenceLayers {
       let why = "\(found.tokens) tokens reached it, fewer than \(least)"
       return (rounded, outcome(dampening: nil, dead: 0, fallback: why))
     }
-    let method = try GPTQ(scheme: scheme.rounding, order: options.order, dampening: options.dampening)
+    let method = try GPTQ(
+      scheme: scheme.rounding, order: options.order,
+      dampening: options.dampening(inputs: found.dimension, tokens: found.tokens), sweeps: options.sweeps)
     let result = try method.quantize(weight, hessian: hessian, weighsRanges: true, workers: workers)
     return (
       result.weight,

@@ -50,7 +50,7 @@ import Testing
     #expect(outcomes.allSatisfy { $0.heldOut == nil && $0.tokens == 192 && $0.fallback == nil })
     var live = recipe(.gptq)
     live.calibration.usesOriginalInputs = true
-    live.calibration.correctsOutputs = false
+    live.calibration.correction = .none
     let output = try OutputFolder(folder.appending("live"), source: source.folder, overwrite: false)
     try Converter(
       plan: Plan(converting: source, recipe: live), toolVersion: "test", workers: 2, windows: sample.windows(1),
@@ -146,7 +146,7 @@ import Testing
     let source = try SampleEvidence.checkpoint("mixtral")
     let windows = try sample.windows(1, count: 1, length: 6)
     var live = recipe(.gptq)
-    live.calibration.correctsOutputs = false
+    live.calibration.correction = .none
     let plan = try Plan(converting: source, recipe: live)
     let output = try OutputFolder(folder.appending("live"), source: source.folder, overwrite: false)
     let outcomes = try Converter(
@@ -224,9 +224,9 @@ import Testing
       return try #require(
         try convert(source, recipe(.gptq), evidence: openEvidence(path.string, for: source), to: name).first)
     }
-    // One token: dampening makes up for rank one.
+    // One token: dampening makes up for rank one, and is as high as it goes.
     let one = try outcome(1) { Float($0 + 1) }
-    #expect(one.tokens == 1 && one.fallback == nil && one.dampening == 0.01)
+    #expect(one.tokens == 1 && one.fallback == nil && one.dampening == GPTQ.largestDampening)
     let zeros = try outcome(8) { _ in 0 }
     #expect(zeros.fallback?.contains("an input other than zero") ?? false && zeros.deadColumns == 32)
     // All features equal: a Hessian of rank one.
