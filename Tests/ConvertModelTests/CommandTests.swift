@@ -77,7 +77,7 @@ import Testing
     let own = ["calibrate", tiny, "-o", path("self.safetensors"), "--samples", "2", "--sequence-length", "16"]
     let file = Fixtures.path("text/tiny-eval.txt").string
     let gathered = try await Self.run(["calibrate", tiny, "-o", path("e.safetensors")] + text + [file])
-    #expect(gathered.code == 0 && gathered.error.contains("fewer than"), "\(gathered.error)")
+    #expect(gathered.code == 0 && gathered.error.isEmpty, "\(gathered.error)")
     #expect(gathered.output.contains("statistics and Hessians of 12 inputs of a llama model, from 384 tokens."))
     #expect(try await Self.run(own + ["--calibration", "self"]).code == 0)
     let merged = try await run(
