@@ -70,8 +70,7 @@ package struct Converter: Sendable {
     if let index = plan.index() { try output.write(fileBytes(index), to: Checkpoint.indexName) }
     let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes)
     try output.write(fileBytes(manifest.json), to: PackedManifest.fileName)
-    if let windows {
-      let summary = CalibrationSummary(outcomes, windows: windows)
+    if let summary = CalibrationSummary(outcomes, windows: windows, evidence: plan.evidence) {
       try output.write(fileBytes(summary.json), to: CalibrationSummary.fileName)
     }
     return outcomes
@@ -81,16 +80,21 @@ package struct Converter: Sendable {
   private func writeCalibrated(
     to targets: [TargetFile], onProgress: @escaping (Double) -> Bool
   ) throws -> [LayerOutcome] {
-    guard let model = plan.model, let windows, let resources else { return [] }
     var packed: [UInt8] = []
-    let layers = CalibratedLayers(plan: plan, model: model, windows: windows, resources: resources, workers: workers)
-    return try layers.run(onProgress: onProgress) { tensor, scheme, tile, first in
+    let writer: CalibratedLayers.TileWriter = { tensor, scheme, tile, first in
       let packer = TilePacker(
         encoding: scheme.encoding, grouping: scheme.encoding.grouping(of: tensor.source.entry.shape))
       try packer.pack(tile, first: first, scaleMean: nil, buffer: &packed) { role, offset, bytes, count in
         try write(role, of: tensor, offset: offset, bytes, count, to: targets[tensor.source.fileIndex])
       }
     }
+    if let evidence = plan.evidence {
+      return try StoredEvidenceLayers(plan: plan, evidence: evidence, workers: workers)
+        .run(onProgress: onProgress, write: writer)
+    }
+    guard let model = plan.model, let windows, let resources else { return [] }
+    return try CalibratedLayers(plan: plan, model: model, windows: windows, resources: resources, workers: workers)
+      .run(onProgress: onProgress, write: writer)
   }
 
   private func write(
