@@ -31,7 +31,8 @@ import Testing
         let name = "model.layers.\(layer).\(kind).weight"
         var sums = PairSums()
         let values: [Float] = [1, 2, 3, Float(layer)]
-        sums.append(pairSums(values.span, values.map { $0 * 1.01 }.span))
+        let stored = values.map { $0 * 1.01 }
+        sums.append(pairSums(values.span, stored.span))
         tensors.append(
           TensorReport(
             name: name, shape: [4096, 4096], sourceType: .bf16,
