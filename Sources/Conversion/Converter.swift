@@ -211,7 +211,8 @@ package struct Converter: Sendable {
     } catch {
       throw explained(error, tensor.source)
     }
-    let packer = TilePacker(encoding: quantizer.encoding, grouping: quantizer.grouping)
+    let packer = TilePacker(
+      encoding: quantizer.encoding, grouping: quantizer.grouping, outlierColumns: quantizer.outliers?.columns ?? [])
     try packer.pack(
       buffers.tile, first: elements.lowerBound, scaleMean: facts.scaleMean, buffer: &buffers.packed
     ) { role, offset, bytes, count in
@@ -280,5 +281,8 @@ func explained(_ error: QuantizationError, _ tensor: CheckpointTensor) -> Conver
   case .scaleOverflow(let element, let scale, let type):
     let index = position(of: element, in: tensor.entry.shape)
     return .scaleOverflow(file: file, tensor: tensor.name, index: index, scale: scale, type: type.rawValue)
+  case .outlierOverflow(let element, let value, let type):
+    let index = position(of: element, in: tensor.entry.shape)
+    return .outlierOverflow(file: file, tensor: tensor.name, index: index, value: value, type: type.rawValue)
   }
 }
