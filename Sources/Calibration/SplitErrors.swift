@@ -2,7 +2,7 @@ import Kernels
 import Quantization
 
 /// What a layer's outputs lose to 8-bit weights and inputs, with outlier features apart and without: what LLM.int8()
-/// gains (arXiv 2208.07339, section 3).
+/// gains (arXiv 2208.07339, section 3.2).
 ///
 /// Weights are rounded row by row, inputs token by token, as `multiplyIntegers` runs them.
 package struct SplitErrors: Hashable, Sendable {

@@ -14,7 +14,7 @@ package struct IntegerRows: Sendable {
 }
 
 /// Rounds the rows in use of `x` to integers, each by its own largest magnitude (vector-wise quantization, LLM.int8(),
-/// arXiv 2208.07339, section 2.1; the same rule as absmax weights):
+/// arXiv 2208.07339, section 3.1, equation 7; the same rule as absmax weights):
 ///
 ///     scale = max |x| / 127, rounded to its type        code = round(x / scale) within −127 … 127, ties to even
 ///
@@ -38,7 +38,7 @@ package func quantizeRows(
       for column in excluded { target[Int(column)] = 0 }
       let largest = absoluteMaximum(Span(_unsafeElements: UnsafeBufferPointer(start: target, count: columns)))
       let scale = rounded(largest / 127, to: scaleType)
-      // A comparison that NaN passes, so that it reaches the codes.
+      // False for NaN, which so reaches the codes.
       let isZero = scale < 1e-36
       scales.base[row] = isZero ? 0 : scale
       let inverse = isZero ? 0 : 1 / scale

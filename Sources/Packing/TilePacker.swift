@@ -34,7 +34,8 @@ package struct TilePacker: Sendable {
     if let outliers = encoding.outliers {
       let count = encodeElements(tile.outliers, as: outliers.type, into: &buffer)
       // Tiles of a tensor with outlier columns are whole rows.
-      try write(.outlierWeights, first / grouping.rowLength * outliers.count * outliers.type.bitWidth / 8, buffer, count)
+      let row = first / grouping.rowLength
+      try write(.outlierWeights, row * outliers.count * outliers.type.bitWidth / 8, buffer, count)
       if first == 0 {
         let bytes = outlierColumns.flatMap { column in
           (0..<4).map { UInt8(truncatingIfNeeded: UInt32(bitPattern: column) >> UInt32(8 * $0)) }

@@ -85,7 +85,6 @@ package struct TileQuantizer: Sendable {
     grouping = encoding.grouping(of: shape)
   }
 
-
   // MARK: Passes over the whole tensor
 
   /// The passes that must be made, in this order, before `quantize`.

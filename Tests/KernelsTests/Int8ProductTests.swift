@@ -54,7 +54,9 @@ import Testing
     #expect(codes[82] == 127 && codes[80] == 0)
   }
 
-  static let shapes: [[Int]] = [[1, 20, 5], [3, 1024, 600], [1030, 40, 7], [5, 1025, 3], [4, 5000, 9], [2, 4096, 1100]]
+  static let shapes: [[Int]] = [
+    [1, 20, 5], [3, 1024, 600], [1030, 40, 7], [5, 1025, 3], [4, 5000, 9], [2, 4096, 1100],
+  ]
 
   /// Sums of integers are exact: equal to those of 64-bit integers, at the largest codes too, where they pass 2^24.
   @Test(arguments: shapes)
