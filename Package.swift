@@ -148,7 +148,8 @@ let package = Package(
     .testTarget(
       name: "CalibrationTests",
       dependencies: [
-        "Calibration", "Checkpoints", "TestSupport", .product(name: "SystemPackage", package: "swift-system"),
+        "Calibration", "Checkpoints", "Kernels", "Models", "Quantization", "TestSupport",
+        .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: settings),
     .testTarget(

@@ -56,10 +56,17 @@ package struct BlockCalibration {
   /// Changes the weight of a problem to what was made of it; called for each layer in turn.
   package typealias Quantizer = (LayerProblem) throws -> Void
 
+  /// What is done at each input of linear layers.
+  enum Purpose {
+    case quantize(Quantizer)
+    /// The weights stay as they are.
+    case observe(EvidenceOptions, (InputEvidence) throws -> Void)
+  }
+
   private let forward: Forward
   private let windows: [[Int32]]
-  private let heldOut: [[Int32]]
-  private let options: Options
+  private var heldOut: [[Int32]]
+  private var options: Options
 
   /// - Parameters:
   ///   - windows: tokens to calibrate on.
@@ -71,11 +78,19 @@ package struct BlockCalibration {
     self.options = options
   }
 
+  /// The same run of the model as it is: alone, and over the windows to calibrate on only.
+  var asGiven: BlockCalibration {
+    var copy = self
+    copy.heldOut = []
+    copy.options.runsOriginal = false
+    return copy
+  }
+
   /// Tokens that go through a step together.
   private static let groupTokens = 4096
 
   /// Windows that go through the steps together, and their rows in the states.
-  private struct Group {
+  struct Group {
     let batch: TokenBatch
     let rows: Range<Int>
     let tokens: [Int32]
@@ -114,6 +129,12 @@ package struct BlockCalibration {
     isWanted: @escaping (LinearDescription) -> Bool, onProgress: @escaping (Double) -> Bool,
     quantize: @escaping Quantizer
   ) throws {
+    try walk(isWanted: isWanted, onProgress: onProgress, .quantize(quantize))
+  }
+
+  func walk(
+    isWanted: @escaping (LinearDescription) -> Bool, onProgress: @escaping (Double) -> Bool, _ purpose: Purpose
+  ) throws {
     let description = forward.model.description
     let groups = groups()
     let count = groups.last?.rows.upperBound ?? 0
@@ -135,8 +156,8 @@ package struct BlockCalibration {
       }
       let run = BlockRun(
         block: block, quantized: tracks[0], original: tracks.count > 1 ? tracks[1] : nil, groups: groups,
-        tables: tables[block], pool: forward.pool, options: options, isWanted: isWanted, quantize: quantize,
-        makeStates: { try self.states(tokens: count, width: $0) },
+        tables: tables[block], pool: forward.pool, options: options, place: forward.model.source.place,
+        isWanted: isWanted, purpose: purpose, makeStates: { try self.states(tokens: count, width: $0) },
         step: { stage in
           guard onProgress((Double(index) + Double(stage) / 5) / Double(description.blocks.count)) else {
             throw CancellationError()
@@ -154,7 +175,7 @@ package struct BlockCalibration {
   }
 
   /// A model on its way through a block: the quantized one, or the original.
-  private struct Track {
+  struct Track {
     /// 0: the quantized model; 1: the original.
     let index: Int
     let forward: BlockForward
@@ -165,7 +186,7 @@ package struct BlockCalibration {
   }
 
   /// One block's turn.
-  private struct BlockRun {
+  struct BlockRun {
     let block: BlockDescription
     let quantized: Track
     let original: Track?
@@ -173,8 +194,10 @@ package struct BlockCalibration {
     let tables: RotaryTables?
     let pool: MatrixPool
     let options: Options
+    /// Of the model, for messages.
+    let place: String
     let isWanted: (LinearDescription) -> Bool
-    let quantize: Quantizer
+    let purpose: Purpose
     let makeStates: (_ width: Int) throws -> HiddenStates
     let step: (Int) throws -> Void
 
@@ -305,7 +328,7 @@ package struct BlockCalibration {
       }
     }
 
-    /// Collects the evidence of one input, and has the layers that read it quantized.
+    /// Collects the evidence of one input, and has the layers that read it quantized where that is the purpose.
     /// - Parameters:
     ///   - rows: for each group the tokens that reach the layers; nil: all.
     ///   - meetsStream: whether the layers' output is added to the residual stream as it is.
@@ -314,7 +337,16 @@ package struct BlockCalibration {
       on projection: ProjectionDescription, _ layer: (BlockWeights) -> LoadedLinear, width: Int,
       rows chosen: [[Int]]? = nil, meetsStream: Bool = false, fill: (Track, Int, Matrix) throws -> Void
     ) throws {
-      guard projection.linears.contains(where: isWanted) else { return }
+      let wanted = projection.linears.filter(isWanted)
+      guard !wanted.isEmpty else { return }
+      let names = wanted.map { EvidencedLayer($0) }
+      let quantize: Quantizer
+      switch purpose {
+      case .observe(let evidence, let receive):
+        let input = try observe(names, width: width, rows: chosen, evidence) { try fill(quantized, $0, $1) }
+        return try receive(input)
+      case .quantize(let body): quantize = body
+      }
       let loaded = layer(quantized.weights)
       var hessian = Hessian(dimension: width)
       let target = original.map { _ in
@@ -338,7 +370,11 @@ package struct BlockCalibration {
           heldOut = HeldOutInputs(inputs: x, originals: other, bounds: bounds + [count])
           continue
         }
-        try hessian.add(x, workers: options.workers)
+        do {
+          try hessian.add(x, workers: options.workers)
+        } catch {
+          throw EvidenceError(place, names, error)
+        }
         if let other {
           subtract(x, from: other, workers: options.workers)
           try withStreamError(group, isNeeded: target?.residual != nil) {
@@ -348,7 +384,7 @@ package struct BlockCalibration {
         }
         pool.give(x)
       }
-      try handOut(projection, loaded, hessian, target, heldOut)
+      try handOut(projection, loaded, hessian, target, heldOut, quantize)
       if let heldOut { pool.give([heldOut.inputs] + (heldOut.originals.map { [$0] } ?? [])) }
     }
 
@@ -367,7 +403,7 @@ package struct BlockCalibration {
     /// Has layers quantized, in the order of rows that the checkpoint has.
     private func handOut(
       _ projection: ProjectionDescription, _ loaded: LoadedLinear, _ hessian: Hessian, _ target: OutputTarget?,
-      _ heldOut: HeldOutInputs?
+      _ heldOut: HeldOutInputs?, _ quantize: Quantizer
     ) throws {
       let order = projection.rowOrder
       let stored = order.map { order in

@@ -14,6 +14,12 @@ package struct CalibrationOptions: Hashable, Sendable {
   package var seed: UInt64?
   /// Windows that are never calibrated on, to measure errors with.
   package var heldOut = 8
+  /// Whether searches for scales weigh errors by E[x²] of the inputs: where text or evidence is given.
+  package var weighsScales = false
+  /// The magnitude from which an input counts as an outlier.
+  package var outlierThreshold = FeatureStatistics.usualThreshold
+  /// The share of tokens in which an input must be one, for its feature to be kept apart.
+  package var outlierShare = OutlierColumns.usualShare
   package var dampening = 0.01
   package var order = GPTQ.ColumnOrder.activation
   /// Whether layers see the inputs that the original model gives, not those that quantized blocks give.
@@ -30,7 +36,8 @@ package struct CalibrationOptions: Hashable, Sendable {
       "sources": .array(sources.map { ["name": .string($0.name), "weight": .real($0.weight)] }),
       "samples": .integer(samples), "sequence_length": sequenceLength.map { .integer($0) } ?? .null,
       "layout": .string(layout.rawValue), "seed": seed.map { .number("\($0)") } ?? .null,
-      "held_out": .integer(heldOut), "dampening": .real(dampening), "activation_order": .bool(order == .activation),
+      "held_out": .integer(heldOut), "outlier_threshold": .real(Double(outlierThreshold)),
+      "outlier_share": .real(outlierShare), "dampening": .real(dampening), "activation_order": .bool(order == .activation),
       "original_inputs": .bool(usesOriginalInputs), "correct_outputs": .bool(correctsOutputs),
       "fallback_rtn": .bool(fallsBack),
     ]

@@ -15,6 +15,8 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
   case notFinite(file: String, tensor: String, index: [Int], value: String)
   case scaleOverflow(file: String, tensor: String, index: [Int], scale: Float, type: String)
   case outlierOverflow(file: String, tensor: String, index: [Int], value: Float, type: String)
+  case otherInputs(file: String, tensor: String, inputs: Int, found: Int)
+  case noStatistics(String)
   case needsModel(method: String, reason: String)
   case nothingToQuantize(String)
   case noSuchTensor(String, in: String, similar: [String])
@@ -49,6 +51,11 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
     case .outlierOverflow(let file, let tensor, let index, let value, let type):
       "\(file): tensor '\(tensor.printable)': found \(value) at \(index), in an outlier column that is to be stored as"
         + " \(type), beyond whose range it is; choose --scale-type bf16, and outlier columns are stored as BF16"
+    case .otherInputs(let file, let tensor, let inputs, let found):
+      "\(file): tensor '\(tensor.printable)' has \(inputs) inputs, but its evidence is of \(found): it is another model's"
+    case .noStatistics(let method):
+      "\(method): nothing is known of the inputs of any layer, by which it tells outlier features: the layers are stored"
+        + " [inputs, outputs], as GPT-2's are, or there was no calibration. Take absmax, which needs none"
     case .needsModel(let method, let reason):
       "\(method) runs the model, which cannot be done: \(reason). Methods that need no activations: absmax, zero-point,"
         + " nf4, fp4, hqq"

@@ -70,6 +70,20 @@ package struct Recipe: Hashable, Sendable {
     ([options.method] + overrides.map(\.options.method)).contains { $0?.isCalibrated ?? false }
   }
 
+  /// Whether a tensor may be quantized tile by tile by what is known of its inputs: E[x²], for a search for scales, or
+  /// which features are outliers.
+  package var needsStatistics: Bool {
+    schemes.contains { scheme in
+      scheme.method.needsStatistics
+        || calibration.weighsScales && !scheme.method.isCalibrated && scheme.scaleSearch != .none
+    }
+  }
+
+  /// Every scheme that a tensor may get; options that make none are left out.
+  private var schemes: [WeightScheme] {
+    ([options] + overrides.map { options.changed(by: $0.options) }).compactMap { try? $0.scheme() }
+  }
+
   /// What is to become of a tensor.
   package enum Decision: Hashable, Sendable {
     case quantize(WeightScheme)
@@ -119,7 +133,7 @@ package struct Recipe: Hashable, Sendable {
         return .object(pattern.merging(fields(override.options)) { $1 })
       })
     members["allow_nonfinite"] = .string(nonFinite.rawValue)
-    if needsCalibration { members["calibration"] = calibration.json }
+    if needsCalibration || needsStatistics { members["calibration"] = calibration.json }
     return .object(members)
   }
 }

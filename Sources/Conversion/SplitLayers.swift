@@ -29,7 +29,7 @@ struct SplitLayers {
   func run(onProgress: @escaping (Double) -> Bool) throws -> [SplitOutcome] {
     var wanted: [String: (scheme: WeightScheme, outliers: OutlierColumns)] = [:]
     for tensor in plan.tensors {
-      guard case .quantize(let quantizer, _) = tensor.work, quantizer.scheme.method == .llmInt8 else { continue }
+      guard case .quantize(let quantizer, _) = tensor.work, quantizer.scheme.method.needsStatistics else { continue }
       let type = OutlierColumns.type(source: tensor.source.entry.type, scaleType: quantizer.scheme.scaleType)
       wanted[tensor.source.name] = (
         quantizer.scheme, quantizer.outliers ?? OutlierColumns(columns: [], type: type)

@@ -5,6 +5,7 @@ import Conversion
 import Evaluation
 import Foundation
 import Models
+import Quantization
 import Reports
 import SystemPackage
 import Tokenizers
@@ -24,6 +25,8 @@ struct Convert: ParsableCommand {
           convert-model SOURCE -o OUT --method absmax
         3 bits, clipped ranges:
           convert-model SOURCE -o OUT -m zero-point -b 3 --scale-search mse
+        8 bits, with outlier features in 16, for a model that is run with 8-bit inputs:
+          convert-model SOURCE -o OUT -m llm-int8 --calibration text.txt
         3 bits by GPTQ, calibrated on a text of your own:
           convert-model SOURCE -o OUT -m gptq -b 3 -g 64 --calibration text.txt
         The output head too, and one kind of layer in 8 bits:
@@ -40,7 +43,7 @@ struct Convert: ParsableCommand {
   @OptionGroup(title: "Method") var scheme: SchemeArguments
   @OptionGroup(title: "Choice of tensors") var choice: ChoiceArguments
 
-  @OptionGroup(title: "Calibration (gptq)") var calibration: CalibrationArguments
+  @OptionGroup(title: "Calibration (gptq, llm-int8)") var calibration: CalibrationArguments
 
   @Flag(help: "Replace OUTPUT if it is a model folder.")
   var overwrite = false
@@ -65,7 +68,25 @@ struct Convert: ParsableCommand {
         recipe.nonFinite == .keep
         ? try NonFiniteScan(checkpoint, recipe: recipe).run(workers: running.workers) { _ in !interruption.isRequested }
         : []
-      let plan = try Plan(converting: checkpoint, recipe: recipe, nonFinite: nonFinite)
+      let calibrating = ProgressDisplay(verb: "Calibrating")
+      defer { calibrating.finish() }
+      var windows: CalibrationWindows?
+      var statistics: [String: FeatureStatistics] = [:]
+      if recipe.needsStatistics {
+        let model = try Plan.model(of: checkpoint, recipe)
+        let text = try calibrationWindows(model, recipe.calibration)
+        windows = text
+        let calibration = BlockCalibration(
+          model, windows: text.windows.map { Array(text.tokens[$0]) }, heldOut: [],
+          BlockCalibration.Options(
+            workers: running.workers, memoryLimit: memory.limit / 2, spillFolder: memory.spillFolder))
+        statistics = try calibration.collect(EvidenceOptions(threshold: recipe.calibration.outlierThreshold)) { share in
+          calibrating.show(share: share, of: text.tokenCount, "tokens")
+          return !interruption.isRequested
+        }.columnStatistics
+        calibrating.finish()
+      }
+      let plan = try Plan(converting: checkpoint, recipe: recipe, nonFinite: nonFinite, statistics: statistics)
       let summary = PlanSummary(plan, toolVersion: toolVersion)
       if dryRun {
         print(running.json ? summary.json.text(indent: 2) : summary.text)
@@ -73,17 +94,19 @@ struct Convert: ParsableCommand {
       }
       let folder = try OutputFolder(FilePath(output), source: checkpoint.folder, overwrite: overwrite, durable: durable)
       let started = ContinuousClock.now
-      let windows = try plan.model.map { try calibrationWindows($0, recipe.calibration) }
-      let calibrating = ProgressDisplay(verb: "Calibrating")
+      if windows == nil { windows = try plan.model.map { try calibrationWindows($0, recipe.calibration) } }
       let converter = Converter(
         plan: plan, toolVersion: toolVersion, workers: running.workers, windows: windows,
         resources: RunResources(memoryLimit: memory.limit, spillFolder: memory.spillFolder))
+      let tokenCount = windows?.tokenCount ?? 0
+      var splits: SplitSummary?
       let outcomes = try converter.run(
         into: folder,
         onCalibration: { share in
-          calibrating.show(share: share, of: windows?.tokenCount ?? 0, "tokens")
+          calibrating.show(share: share, of: tokenCount, "tokens")
           return !interruption.isRequested
         },
+        onSplit: { splits = $0 },
         onProgress: { progress in
           calibrating.finish()
           display.show(progress)
@@ -99,6 +122,7 @@ struct Convert: ParsableCommand {
           ? report.json(path: output, seconds: seconds).text(indent: 2)
           : report.shortText(path: output, seconds: seconds))
       if let windows, !running.json { print(CalibrationSummary(outcomes, windows: windows).text) }
+      if let splits, !running.json { print(splits.text) }
     }
   }
 

@@ -11,12 +11,12 @@ struct SchemeArguments: ParsableArguments {
   @Option(
     name: [.short, .long],
     help: ArgumentHelp(
-      "absmax, zero-point, nf4, fp4, hqq or gptq. (default: nf4)",
+      "absmax, zero-point, nf4, fp4, hqq, gptq or llm-int8. (default: nf4)",
       discussion: Quantization.Method.allCases.map { "\($0.rawValue): \($0.summary)" }.joined(separator: "\n"),
       valueName: "method"))
   var method: Quantization.Method?
 
-  @Option(name: [.short, .long], help: "Bits of a code: 2 to 8. (default: 8 for absmax and zero-point, else 4)")
+  @Option(name: [.short, .long], help: "Bits of a code: 2 to 8. (default: 8 for absmax, zero-point and llm-int8, else 4)")
   var bits: Int?
 
   @Option(
@@ -110,6 +110,14 @@ struct CalibrationArguments: ParsableArguments {
   @Option(help: ArgumentHelp("Windows to hold out, on which errors are measured.", valueName: "count"))
   var heldOut = 8
 
+  @Option(help: ArgumentHelp("Inputs of this magnitude and above count as outliers.", valueName: "magnitude"))
+  var outlierThreshold = FeatureStatistics.usualThreshold
+
+  @Option(
+    help: ArgumentHelp(
+      "llm-int8: a feature is kept in 16 bits if it is an outlier in this share of tokens.", valueName: "share"))
+  var outlierShare = OutlierColumns.usualShare
+
   @Option(help: "GPTQ: what is added to the Hessian's diagonal, as a share of its mean.")
   var dampening = 0.01
 
@@ -141,6 +149,8 @@ struct CalibrationArguments: ParsableArguments {
     options.layout = windows
     options.seed = seed
     options.heldOut = heldOut
+    options.outlierThreshold = outlierThreshold
+    options.outlierShare = outlierShare
     options.dampening = dampening
     options.order = activationOrder ? .activation : .natural
     options.usesOriginalInputs = parallelEvidence
@@ -158,6 +168,12 @@ struct CalibrationArguments: ParsableArguments {
     }
     guard (0...CalibrationWindows.Options.windowLimit).contains(heldOut) else {
       throw ValidationError("--held-out \(heldOut): from 0")
+    }
+    guard outlierThreshold > 0, outlierThreshold.isFinite else {
+      throw ValidationError("--outlier-threshold \(outlierThreshold): above 0")
+    }
+    guard outlierShare >= 0, outlierShare <= 1 else {
+      throw ValidationError("--outlier-share \(outlierShare): from 0 to 1")
     }
     guard dampening > 0, dampening <= GPTQ.largestDampening else {
       throw ValidationError("--dampening \(dampening): above 0, at most \(GPTQ.largestDampening)")

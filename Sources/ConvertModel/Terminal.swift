@@ -39,6 +39,9 @@ func reportingErrors(_ body: () throws -> Void) throws {
   } catch let error as CalibrationError {
     printError("\(error)")
     throw Exit.data
+  } catch let error as EvidenceError {
+    printError("\(error)")
+    throw Exit.data
   } catch let error as TokenizerError {
     printError("\(error)")
     throw error.isMissingInput ? Exit.noInput : Exit.data
