@@ -37,7 +37,8 @@ package struct CalibrationOptions: Hashable, Sendable {
       "samples": .integer(samples), "sequence_length": sequenceLength.map { .integer($0) } ?? .null,
       "layout": .string(layout.rawValue), "seed": seed.map { .number("\($0)") } ?? .null,
       "held_out": .integer(heldOut), "outlier_threshold": .real(Double(outlierThreshold)),
-      "outlier_share": .real(outlierShare), "dampening": .real(dampening), "activation_order": .bool(order == .activation),
+      "outlier_share": .real(outlierShare), "dampening": .real(dampening),
+      "activation_order": .bool(order == .activation),
       "original_inputs": .bool(usesOriginalInputs), "correct_outputs": .bool(correctsOutputs),
       "fallback_rtn": .bool(fallsBack),
     ]

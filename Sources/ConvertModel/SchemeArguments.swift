@@ -16,7 +16,8 @@ struct SchemeArguments: ParsableArguments {
       valueName: "method"))
   var method: Quantization.Method?
 
-  @Option(name: [.short, .long], help: "Bits of a code: 2 to 8. (default: 8 for absmax, zero-point and llm-int8, else 4)")
+  @Option(
+    name: [.short, .long], help: "Bits of a code: 2 to 8. (default: 8 for absmax, zero-point and llm-int8, else 4)")
   var bits: Int?
 
   @Option(
