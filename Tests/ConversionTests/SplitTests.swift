@@ -154,7 +154,7 @@ import Tokenizers
     let tensor = try #require(try Checkpoint(output)[name])
     let file = tensor.file.path
     let weights = try readWhole(file)
-    let start = tensor.file.header.dataStart + tensor.entry.bytes.lowerBound
+    let start = tensor.entry.bytes.lowerBound
     func bytes(_ columns: [Int32]) -> [UInt8] {
       columns.flatMap { column in (0..<4).map { UInt8(truncatingIfNeeded: column >> Int32(8 * $0)) } }
     }
