@@ -1,6 +1,7 @@
 import Calibration
 import Checkpoints
 import Kernels
+import OrderedCollections
 import Packing
 import Quantization
 import Synchronization
