@@ -72,7 +72,8 @@ let package = Package(
     .target(
       name: "Evaluation",
       dependencies: [
-        "Checkpoints", "Kernels", "Models", "Packing", .product(name: "SystemPackage", package: "swift-system"),
+        "Checkpoints", "Kernels", "Models", "Packing", "Quantization",
+        .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: settings),
     .target(

@@ -20,6 +20,8 @@ package struct CalibrationOptions: Hashable, Sendable {
   package var evidence: JSONValue?
   /// The magnitude from which an input counts as an outlier.
   package var outlierThreshold = FeatureStatistics.usualThreshold
+  /// The share of tokens in which an input must be one, for its feature to be kept apart.
+  package var outlierShare = OutlierColumns.usualShare
   /// Share of the mean diagonal that is added to a Hessian; nil: see `dampening(inputs:tokens:)`.
   package var dampening: Double?
   /// Sweeps of coordinate descent after GPTQ.
@@ -51,7 +53,8 @@ package struct CalibrationOptions: Hashable, Sendable {
       "sources": .array(sources.map { ["name": .string($0.name), "weight": .real($0.weight)] }),
       "samples": .integer(samples), "sequence_length": sequenceLength.map { .integer($0) } ?? .null,
       "layout": .string(layout.rawValue), "seed": seed.map { .number("\($0)") } ?? .null,
-      "held_out": .integer(heldOut), "dampening": dampening.map { .real($0) } ?? "automatic",
+      "held_out": .integer(heldOut), "outlier_threshold": .real(Double(outlierThreshold)),
+      "outlier_share": .real(outlierShare), "dampening": dampening.map { .real($0) } ?? "automatic",
       "sweeps": .integer(sweeps), "activation_order": .bool(order == .activation),
       "original_inputs": .bool(usesOriginalInputs), "output_correction": .string(correction.rawValue),
       "fallback_rtn": .bool(fallsBack),

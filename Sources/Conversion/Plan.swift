@@ -80,9 +80,14 @@ package struct Plan: Sendable {
       case .quantize(let scheme):
         if evidence != nil, scheme.method.isCalibrated { withoutEvidence.append(entry.name) }
         // What belongs to no block, such as the head, has no evidence: it is rounded to nearest in the same form.
+        let known = try Self.statistics(statistics[entry.name], of: tensor)
+        let isSplit = scheme.method.needsStatistics && known != nil
+        if scheme.method.needsStatistics, statistics.isEmpty {
+          throw ConversionError.noStatistics(scheme.method.rawValue)
+        }
         let quantizer = TileQuantizer(
-          scheme: scheme.rounding, shape: entry.shape,
-          importance: try Self.importance(statistics[entry.name], of: tensor))
+          scheme: isSplit ? scheme : scheme.rounding, shape: entry.shape, importance: known.flatMap(Self.importance),
+          outliers: isSplit ? known.map { Self.outliers($0, scheme, entry.type, recipe) } : nil)
         guard let tiling = Tiling(quantizer.grouping, quantizer.encoding) else {
           throw ConversionError.rowTooLong(
             file: tensor.file.path.string, tensor: entry.name, length: entry.shape.last ?? 1)
@@ -106,18 +111,31 @@ package struct Plan: Sendable {
     files = Self.files(for: source, tensors: tensors, codebooks: codebooks)
   }
 
-  /// E[x²] of each column; nil where nothing is known, or no token gave the layer an input other than zero.
-  private static func importance(
+  /// What is known of a tensor's inputs, if it is of as many as there are.
+  private static func statistics(
     _ statistics: FeatureStatistics?, of tensor: CheckpointTensor
-  ) throws(ConversionError) -> [Float]? {
+  ) throws(ConversionError) -> FeatureStatistics? {
     guard let statistics else { return nil }
     let inputs = tensor.entry.shape.last ?? 1
     guard statistics.dimension == inputs else {
       throw .otherInputs(
         file: tensor.file.path.string, tensor: tensor.name, inputs: inputs, found: statistics.dimension)
     }
+    return statistics
+  }
+
+  /// E[x²] of each column; nil where no token gave the layer an input other than zero.
+  private static func importance(_ statistics: FeatureStatistics) -> [Float]? {
     let squares = statistics.meanSquares
     return squares.contains { $0 > 0 } ? squares : nil
+  }
+
+  private static func outliers(
+    _ statistics: FeatureStatistics, _ scheme: WeightScheme, _ type: ElementType, _ recipe: Recipe
+  ) -> OutlierColumns {
+    OutlierColumns(
+      statistics, share: recipe.calibration.outlierShare,
+      type: OutlierColumns.type(source: type, scaleType: scheme.scaleType))
   }
 
   /// The model of a checkpoint, for recipes that run it.
@@ -171,6 +189,13 @@ package struct Plan: Sendable {
       let layout = SafetensorsLayout(
         specifications, metadata: ["format": "pt", "quantization_manifest": .init(PackedManifest.fileName)])
       return File(name: name ?? Checkpoint.singleName, layout: layout)
+    }
+  }
+
+  /// Whether some tensors are split by outlier features, though perhaps none was found.
+  var hasSplits: Bool {
+    tensors.contains {
+      if case .quantize(let quantizer, _) = $0.work { quantizer.scheme.method.needsStatistics } else { false }
     }
   }
 

@@ -79,9 +79,13 @@ package struct Recipe: Hashable, Sendable {
     ([options.method] + overrides.map(\.options.method)).contains { $0?.isCalibrated ?? false }
   }
 
-  /// Whether a tensor may be quantized tile by tile by what is known of its inputs: E[x²], for a search for scales.
+  /// Whether a tensor may be quantized tile by tile by what is known of its inputs: E[x²], for a search for scales, or
+  /// which features are outliers.
   package var needsStatistics: Bool {
-    calibration.weighsScales && schemes.contains { !$0.method.isCalibrated && $0.scaleSearch != .none }
+    schemes.contains { scheme in
+      scheme.method.needsStatistics
+        || calibration.weighsScales && !scheme.method.isCalibrated && scheme.scaleSearch != .none
+    }
   }
 
   /// Has searches for scales weigh errors by E[x²] of the inputs, and names the best search where none was chosen.

@@ -25,6 +25,8 @@ struct Convert: ParsableCommand {
           convert-model SOURCE -o OUT --method absmax
         3 bits, clipped ranges:
           convert-model SOURCE -o OUT -m zero-point -b 3 --scale-search mse
+        8 bits, with outlier features in 16, for a model that is run with 8-bit inputs:
+          convert-model SOURCE -o OUT -m llm-int8 --calibration text.txt
         3 bits by GPTQ, calibrated on a text of your own:
           convert-model SOURCE -o OUT -m gptq -b 3 -g 64 --calibration text.txt
         4 bits, scales chosen by which inputs matter:
@@ -109,12 +111,14 @@ struct Convert: ParsableCommand {
         plan: plan, toolVersion: toolVersion, workers: running.workers, windows: windows,
         resources: RunResources(memoryLimit: memory.limit, spillFolder: memory.spillFolder))
       let tokenCount = windows?.tokenCount ?? 0
+      var splits: SplitSummary?
       let outcomes = try converter.run(
         into: folder,
         onCalibration: { share in
           calibrating.show(share: share, of: tokenCount, "tokens")
           return !interruption.isRequested
         },
+        onSplit: { splits = $0 },
         onProgress: { progress in
           calibrating.finish()
           display.show(progress)
@@ -131,6 +135,7 @@ struct Convert: ParsableCommand {
           : report.shortText(path: output, seconds: seconds))
       let calibrated = CalibrationSummary(outcomes, windows: windows, evidence: evidence)
       if let calibrated, !running.json { print(calibrated.text) }
+      if let splits, !running.json { print(splits.text) }
     }
   }
 

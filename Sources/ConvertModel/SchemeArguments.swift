@@ -11,12 +11,13 @@ struct SchemeArguments: ParsableArguments {
   @Option(
     name: [.short, .long],
     help: ArgumentHelp(
-      "absmax, zero-point, nf4, fp4, hqq or gptq. (default: nf4)",
+      "absmax, zero-point, nf4, fp4, hqq, gptq or llm-int8. (default: nf4)",
       discussion: Quantization.Method.allCases.map { "\($0.rawValue): \($0.summary)" }.joined(separator: "\n"),
       valueName: "method"))
   var method: Quantization.Method?
 
-  @Option(name: [.short, .long], help: "Bits of a code: 2 to 8. (default: 8 for absmax and zero-point, else 4)")
+  @Option(
+    name: [.short, .long], help: "Bits of a code: 2 to 8. (default: 8 for absmax, zero-point and llm-int8, else 4)")
   var bits: Int?
 
   @Option(
@@ -111,6 +112,11 @@ struct TextArguments: ParsableArguments {
   @Option(help: ArgumentHelp("Inputs of this magnitude and above count as outliers.", valueName: "magnitude"))
   var outlierThreshold = FeatureStatistics.usualThreshold
 
+  @Option(
+    help: ArgumentHelp(
+      "llm-int8: a feature is kept in 16 bits if it is an outlier in this share of tokens.", valueName: "share"))
+  var outlierShare = OutlierColumns.usualShare
+
   func set(_ options: inout CalibrationOptions) throws {
     if let calibration {
       do {
@@ -124,6 +130,7 @@ struct TextArguments: ParsableArguments {
     options.layout = windows
     options.seed = seed
     options.outlierThreshold = outlierThreshold
+    options.outlierShare = outlierShare
   }
 
   func validate() throws {
@@ -135,6 +142,9 @@ struct TextArguments: ParsableArguments {
     }
     guard outlierThreshold > 0, outlierThreshold.isFinite else {
       throw ValidationError("--outlier-threshold \(outlierThreshold): above 0")
+    }
+    guard outlierShare >= 0, outlierShare <= 1 else {
+      throw ValidationError("--outlier-share \(outlierShare): from 0 to 1")
     }
   }
 }
