@@ -3,27 +3,6 @@ import Models
 import Quantization
 import SystemPackage
 
-/// A linear layer to be quantized, with what is known of its inputs.
-package struct LayerProblem {
-  package let linear: LinearDescription
-  /// `[outputs, inputs]`, in the order of the rows that the checkpoint has.
-  package let weight: Matrix
-  /// Sums over the calibration tokens that reached the layer; layers that read the same input share one.
-  package let hessian: Hessian
-  /// What makes up for the errors of earlier layers; nil where the original model does not run along.
-  package let target: OutputTarget?
-  /// The layer's inputs for the tokens held out, `[tokens, inputs]`, by window; nil where none are held out.
-  package let heldOut: HeldOutInputs?
-}
-
-package struct HeldOutInputs: Sendable {
-  package let inputs: Matrix
-  /// What the original model gives for the same tokens; nil where it does not run along.
-  package let originals: Matrix?
-  /// The first row of each window, and the end.
-  package let bounds: [Int]
-}
-
 /// Runs a model block by block over calibration windows and hands out each linear layer with the evidence of its inputs.
 ///
 /// Within a block the order is that of the data: queries, keys and values; the attention's output; the feed-forward
@@ -75,7 +54,7 @@ package struct BlockCalibration {
   private static let groupTokens = 4096
 
   /// Windows that go through the steps together, and their rows in the states.
-  private struct Group {
+  struct Group {
     let batch: TokenBatch
     let rows: Range<Int>
     let tokens: [Int32]
@@ -109,10 +88,11 @@ package struct BlockCalibration {
 
   /// - Parameters:
   ///   - isWanted: whether a layer is to be quantized; the others run as they are.
+  ///   - scaling: what is to be scaled before; nil: nothing.
   ///   - onProgress: the share of the blocks' steps that are done; returns false to stop.
   package func run(
-    isWanted: @escaping (LinearDescription) -> Bool, onProgress: @escaping (Double) -> Bool,
-    quantize: @escaping Quantizer
+    isWanted: @escaping (LinearDescription) -> Bool, scaling: ScalingRequest? = nil,
+    onProgress: @escaping (Double) -> Bool, quantize: @escaping Quantizer
   ) throws {
     let description = forward.model.description
     let groups = groups()
@@ -125,17 +105,38 @@ package struct BlockCalibration {
         try states.update(group.rows) { hidden in try forward.embed(group.tokens, group.batch, into: hidden) }
       }
     }
+    let handOut = LayerHandOut(
+      pool: forward.pool, keepsWeights: options.usesOriginalInputs, isWanted: isWanted, quantize: quantize)
     for (index, block) in description.blocks.enumerated() {
-      let tracks = try states.enumerated().map { number, states in
-        let weights = try forward.weights(ofBlock: index)
-        return Track(
+      var weights = try states.map { _ in try forward.weights(ofBlock: index) }
+      var scalings: [LinearDescription: LayerScaling] = [:]
+      if let scaling {
+        scalings = try BlockScaling(
+          block: block, tokens: groups, states: states[0], tables: tables[block], pool: forward.pool,
+          workers: options.workers, request: scaling, handOut: handOut,
+          makeStates: { try self.states(tokens: count, width: $0) }
+        ).run(&weights)
+        if scaling.handsOut {
+          // The layers are quantized already; what is left is to go through the block.
+          for group in groups {
+            try states[0].update(group.rows) {
+              forward.run(block: index, weights[0], $0, group.batch, tables: tables[block])
+            }
+          }
+          for weights in weights { forward.pool.give(weights.matrices) }
+          guard onProgress(Double(index + 1) / Double(description.blocks.count)) else { throw CancellationError() }
+          continue
+        }
+      }
+      let tracks = try zip(states, weights).enumerated().map { number, pair in
+        Track(
           index: number,
-          forward: BlockForward(block, weights, pool: forward.pool, workers: options.workers), weights: weights,
-          states: states, attended: try self.states(tokens: count, width: block.attention.output.inputs))
+          forward: BlockForward(block, pair.1, pool: forward.pool, workers: options.workers), weights: pair.1,
+          states: pair.0, attended: try self.states(tokens: count, width: block.attention.output.inputs))
       }
       let run = BlockRun(
         block: block, quantized: tracks[0], original: tracks.count > 1 ? tracks[1] : nil, groups: groups,
-        tables: tables[block], pool: forward.pool, options: options, isWanted: isWanted, quantize: quantize,
+        tables: tables[block], pool: forward.pool, options: options, handOut: handOut, scalings: scalings,
         makeStates: { try self.states(tokens: count, width: $0) },
         step: { stage in
           guard onProgress((Double(index) + Double(stage) / 5) / Double(description.blocks.count)) else {
@@ -173,8 +174,8 @@ package struct BlockCalibration {
     let tables: RotaryTables?
     let pool: MatrixPool
     let options: Options
-    let isWanted: (LinearDescription) -> Bool
-    let quantize: Quantizer
+    let handOut: LayerHandOut
+    let scalings: [LinearDescription: LayerScaling]
     let makeStates: (_ width: Int) throws -> HiddenStates
     let step: (Int) throws -> Void
 
@@ -314,7 +315,7 @@ package struct BlockCalibration {
       on projection: ProjectionDescription, _ layer: (BlockWeights) -> LoadedLinear, width: Int,
       rows chosen: [[Int]]? = nil, meetsStream: Bool = false, fill: (Track, Int, Matrix) throws -> Void
     ) throws {
-      guard projection.linears.contains(where: isWanted) else { return }
+      guard projection.linears.contains(where: handOut.isWanted) else { return }
       let loaded = layer(quantized.weights)
       var hessian = Hessian(dimension: width)
       let target = original.map { _ in
@@ -348,7 +349,7 @@ package struct BlockCalibration {
         }
         pool.give(x)
       }
-      try handOut(projection, loaded, hessian, target, heldOut)
+      try handOut(projection, loaded, hessian, target, heldOut, scalings)
       if let heldOut { pool.give([heldOut.inputs] + (heldOut.originals.map { [$0] } ?? [])) }
     }
 
@@ -362,39 +363,6 @@ package struct BlockCalibration {
       try quantized.states.read(group.rows) { subtract($0, from: error, workers: options.workers) }
       body(error)
       pool.give(error)
-    }
-
-    /// Has layers quantized, in the order of rows that the checkpoint has.
-    private func handOut(
-      _ projection: ProjectionDescription, _ loaded: LoadedLinear, _ hessian: Hessian, _ target: OutputTarget?,
-      _ heldOut: HeldOutInputs?
-    ) throws {
-      let order = projection.rowOrder
-      let stored = order.map { order in
-        let matrix = pool.take(rows: loaded.weight.rows, columns: loaded.weight.columns)
-        scatterRows(loaded.weight, to: order, of: matrix)
-        return matrix
-      }
-      let source = stored ?? loaded.weight
-      var first = 0
-      for linear in projection.linears {
-        let rows = first..<(first + linear.outputs)
-        first = rows.upperBound
-        guard isWanted(linear) else { continue }
-        var weight = Matrix(sharing: source, rows: rows)
-        if options.usesOriginalInputs {
-          weight = pool.take(rows: rows.count, columns: source.columns)
-          copyColumns(
-            MatrixColumns(Matrix(sharing: source, rows: rows), from: 0), into: weight, at: 0, count: rows.count)
-        }
-        try quantize(
-          LayerProblem(linear: linear, weight: weight, hessian: hessian, target: target, heldOut: heldOut))
-        if options.usesOriginalInputs { pool.give(weight) }
-      }
-      if let order, let stored {
-        gatherRows(order, of: stored, into: loaded.weight)
-        pool.give(stored)
-      }
     }
   }
 }

@@ -16,22 +16,23 @@ package struct HeldOutErrors: Hashable, Sendable {
 
   /// - Parameters:
   ///   - weight: `[outputs, inputs]`, before quantization.
+  ///   - plain: the weight as rounding to nearest leaves it.
   ///   - inputs: the layer's inputs; every window of a few hundred tokens counts as one observation.
   package init(
-    _ weight: Matrix, _ quantized: AffineWeight, plain: AffineWeight, _ heldOut: HeldOutInputs, workers: Int
+    _ weight: Matrix, _ quantized: AffineWeight, plain: Matrix, _ heldOut: HeldOutInputs, workers: Int
   ) {
     let wanted = Matrix(rows: heldOut.inputs.rows, columns: weight.rows)
     multiply(heldOut.originals ?? heldOut.inputs, transposed: weight, into: wanted, workers: workers)
     let signal = Self.windowSquares(wanted, heldOut.bounds)
-    func errors(_ quantized: AffineWeight) -> [Double] {
-      let decoded = Matrix(rows: weight.rows, columns: weight.columns)
-      quantized.decode(into: decoded, workers: workers)
+    let decoded = Matrix(rows: weight.rows, columns: weight.columns)
+    quantized.decode(into: decoded, workers: workers)
+    func errors(_ decoded: Matrix) -> [Double] {
       let found = Matrix(rows: heldOut.inputs.rows, columns: weight.rows)
       multiply(heldOut.inputs, transposed: decoded, into: found, workers: workers)
       subtract(wanted, from: found, workers: workers)
       return Self.windowSquares(found, heldOut.bounds)
     }
-    let own = errors(quantized)
+    let own = errors(decoded)
     let other = errors(plain)
     let total = signal.reduce(0, +)
     let (ownTotal, otherTotal) = (own.reduce(0, +), other.reduce(0, +))

@@ -21,6 +21,8 @@ package struct LayerOutcome: Hashable, Sendable {
   package let fallback: String?
   /// On tokens that were not calibrated on; nil where none reached the layer.
   package let heldOut: HeldOutErrors?
+  /// How the layer's input was scaled; nil where scaling was not asked for.
+  package var scaling: LayerScaling?
 }
 
 /// Quantizes the tensors of a plan that need calibration, block by block, and hands out their tiles.
@@ -36,9 +38,11 @@ struct CalibratedLayers {
 
   /// - Parameters:
   ///   - onProgress: the share that is done; false stops the work.
+  ///   - rewrite: receives the values of tensors that are kept, but changed, with their first element.
   ///   - write: receives each tile of a tensor with its first element.
   func run(
     onProgress: @escaping (Double) -> Bool,
+    rewrite: @escaping (_ tensor: Plan.Tensor, _ first: Int, _ values: [Float]) throws -> Void,
     write: @escaping (_ tensor: Plan.Tensor, _ scheme: WeightScheme, _ tile: QuantizedTile, _ first: Int) throws -> Void
   ) throws -> [LayerOutcome] {
     let options = plan.recipe.calibration
@@ -46,18 +50,25 @@ struct CalibratedLayers {
     for tensor in plan.tensors {
       if case .calibrate(let scheme) = tensor.work { wanted[tensor.source.name] = (tensor, scheme) }
     }
+    let correctsOutputs = options.correctsOutputs ?? plan.recipe.needsLayerEvidence
     let calibration = BlockCalibration(
       model, windows: windows.windows.map { Array(windows.tokens[$0]) },
       heldOut: windows.heldOut.map { Array(windows.tokens[$0]) },
       BlockCalibration.Options(
         workers: workers, memoryLimit: resources.memoryLimit / 2, spillFolder: resources.spillFolder,
-        usesOriginalInputs: options.usesOriginalInputs, runsOriginal: options.correctsOutputs))
+        usesOriginalInputs: options.usesOriginalInputs, runsOriginal: correctsOutputs))
     var outcomes: [LayerOutcome] = []
     try calibration.run(
-      isWanted: { wanted[$0.weight] != nil }, onProgress: onProgress
+      isWanted: { wanted[$0.weight] != nil },
+      scaling: scalingRequest(
+        { wanted[$0.weight]?.scheme }, handsOut: !plan.recipe.needsLayerEvidence && !correctsOutputs, rewrite),
+      onProgress: onProgress
     ) { problem in
       guard let (tensor, scheme) = wanted[problem.linear.weight] else { return }
-      let (weight, outcome) = try quantize(problem, scheme, tensor.source)
+      var (weight, outcome) =
+        scheme.method == .gptq
+        ? try quantize(problem, scheme, tensor.source) : try round(problem, scheme, tensor.source)
+      outcome.scaling = problem.scaling
       outcomes.append(outcome)
       var first = 0
       if case .expert(let index, _) = problem.linear.storage { first = index * weight.rows * weight.columns }
@@ -89,7 +100,9 @@ struct CalibratedLayers {
       if let heldOut = problem.heldOut, heldOut.inputs.rows > 0 {
         let plain = try AffineWeight(
           roundingToNearest: weight, scheme.plain, importance: nil, workers: workers)
-        let found = HeldOutErrors(weight, quantized, plain: plain, heldOut, workers: workers)
+        let found = HeldOutErrors(
+          weight, quantized, plain: try plainRounding(weight, scheme, factors: problem.scaling?.factors), heldOut,
+          workers: workers)
         errors = found
         if options.fallsBack, result.fallback == nil, found.error > found.plainError {
           quantized = plain

@@ -18,20 +18,22 @@ package struct CalibrationOptions: Hashable, Sendable {
   package var order = GPTQ.ColumnOrder.activation
   /// Whether layers see the inputs that the original model gives, not those that quantized blocks give.
   package var usesOriginalInputs = false
-  /// Whether the original model runs along, and layers make up for what earlier ones changed.
-  package var correctsOutputs = true
+  /// Whether the original model runs along, and layers make up for what earlier ones changed; nil: for methods that gather
+  /// evidence layer after layer, as GPTQ does.
+  package var correctsOutputs: Bool?
   /// Whether a layer that the method made worse than rounding to nearest is rounded to nearest.
   package var fallsBack = false
 
   package init() {}
 
-  var json: JSONValue {
+  /// - Parameter usesLayerEvidence: see `correctsOutputs`.
+  func json(usesLayerEvidence: Bool) -> JSONValue {
     [
       "sources": .array(sources.map { ["name": .string($0.name), "weight": .real($0.weight)] }),
       "samples": .integer(samples), "sequence_length": sequenceLength.map { .integer($0) } ?? .null,
       "layout": .string(layout.rawValue), "seed": seed.map { .number("\($0)") } ?? .null,
       "held_out": .integer(heldOut), "dampening": .real(dampening), "activation_order": .bool(order == .activation),
-      "original_inputs": .bool(usesOriginalInputs), "correct_outputs": .bool(correctsOutputs),
+      "original_inputs": .bool(usesOriginalInputs), "correct_outputs": .bool(correctsOutputs ?? usesLayerEvidence),
       "fallback_rtn": .bool(fallsBack),
     ]
   }

@@ -14,6 +14,7 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
   case rowTooLong(file: String, tensor: String, length: Int)
   case notFinite(file: String, tensor: String, index: [Int], value: String)
   case scaleOverflow(file: String, tensor: String, index: [Int], scale: Float, type: String)
+  case foldedOverflow(tensor: String, value: String)
   case needsModel(method: String, reason: String)
   case nothingToQuantize(String)
   case noSuchTensor(String, in: String, similar: [String])
@@ -45,6 +46,9 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
     case .scaleOverflow(let file, let tensor, let index, let scale, let type):
       "\(file): tensor '\(tensor.printable)': the scale of the group at \(index) is beyond the range of \(type)"
         + " (found \(scale)); choose --scale-type bf16 or f32"
+    case .foldedOverflow(let tensor, let value):
+      "tensor '\(tensor.printable)': scaled, it would hold \(value) in its type; exclude the layers that read it from"
+        + " quantization with --exclude, or leave out the scaling"
     case .needsModel(let method, let reason):
       "\(method) runs the model, which cannot be done: \(reason). Methods that need no activations: absmax, zero-point,"
         + " nf4, fp4, hqq"

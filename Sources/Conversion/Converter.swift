@@ -84,7 +84,15 @@ package struct Converter: Sendable {
     guard let model = plan.model, let windows, let resources else { return [] }
     var packed: [UInt8] = []
     let layers = CalibratedLayers(plan: plan, model: model, windows: windows, resources: resources, workers: workers)
-    return try layers.run(onProgress: onProgress) { tensor, scheme, tile, first in
+    let folding = { (tensor: Plan.Tensor, first: Int, values: [Float]) in
+      if let index = firstNonFinite(values.span) {
+        throw ConversionError.foldedOverflow(tensor: tensor.source.name, value: "\(values[index])")
+      }
+      let count = encodeElements(values, as: tensor.source.entry.type, into: &packed)
+      try targets[tensor.source.fileIndex].write(
+        tensor.source.name, offset: first * tensor.source.entry.type.bitWidth / 8, packed, count)
+    }
+    return try layers.run(onProgress: onProgress, rewrite: folding) { tensor, scheme, tile, first in
       let packer = TilePacker(
         encoding: scheme.encoding, grouping: scheme.encoding.grouping(of: tensor.source.entry.shape))
       try packer.pack(tile, first: first, scaleMean: nil, buffer: &packed) { role, offset, bytes, count in
@@ -138,7 +146,7 @@ package struct Converter: Sendable {
   private func stages(of tensor: Plan.Tensor) -> [Stage] {
     switch tensor.work {
     case .keep: [.write]
-    case .calibrate: []
+    case .calibrate, .rewrite: []
     case .quantize(let quantizer, _): quantizer.scans.map { .scan($0) } + [.write]
     }
   }
@@ -147,7 +155,7 @@ package struct Converter: Sendable {
     switch tensor.work {
     case .keep: return (tensor.sourceByteCount + Self.copyLength - 1) / Self.copyLength
     case .quantize(_, let tiling): return tiling.tiles
-    case .calibrate: return 0
+    case .calibrate, .rewrite: return 0
     }
   }
 
@@ -173,7 +181,7 @@ package struct Converter: Sendable {
           let facts = states[item.tensor].contents.withLock { $0.facts }
           let elements = tiling.elements(of: item.tile)
           read = try quantize(tensor, quantizer, elements, facts, to: target, &buffers)
-        case .calibrate: return
+        case .calibrate, .rewrite: return
         }
         try progress.add(read)
       case .scan(let scan):

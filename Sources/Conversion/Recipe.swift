@@ -62,13 +62,23 @@ package struct Recipe: Hashable, Sendable {
   package var overrides: [Override] = []
   package var nonFinite = NonFinitePolicy.refuse
   package var calibration = CalibrationOptions()
+  /// How inputs are scaled before their layers are quantized, if it was asked for.
+  package var scaling: Scaling?
 
   package init() {}
 
   /// Whether a tensor may ask for a method that runs the model.
   package var needsCalibration: Bool {
-    ([options.method] + overrides.map(\.options.method)).contains { $0?.isCalibrated ?? false }
+    inputScaling != nil || methods.contains(where: \.isCalibrated)
   }
+
+  /// How inputs are scaled: as asked, or as AWQ does it.
+  package var inputScaling: Scaling? { scaling ?? (methods.contains(.awq) ? .activationAware : nil) }
+
+  /// Whether a method needs evidence layer after layer, not of a block at once.
+  var needsLayerEvidence: Bool { methods.contains(.gptq) }
+
+  private var methods: [Quantization.Method] { ([options.method] + overrides.map(\.options.method)).compactMap { $0 } }
 
   /// What is to become of a tensor.
   package enum Decision: Hashable, Sendable {
@@ -119,7 +129,8 @@ package struct Recipe: Hashable, Sendable {
         return .object(pattern.merging(fields(override.options)) { $1 })
       })
     members["allow_nonfinite"] = .string(nonFinite.rawValue)
-    if needsCalibration { members["calibration"] = calibration.json }
+    if needsCalibration { members["calibration"] = calibration.json(usesLayerEvidence: needsLayerEvidence) }
+    if let inputScaling { members["scaling"] = inputScaling.json }
     return .object(members)
   }
 }
@@ -128,10 +139,17 @@ package struct Recipe: Hashable, Sendable {
 package enum RecipeError: Error, Hashable, CustomStringConvertible {
   case scheme(pattern: String?, SchemeError)
   case unmatched([String])
+  case scaling(String, method: Quantization.Method)
+  case scalesAlready(method: Quantization.Method)
 
   package var description: String {
     switch self {
     case .scheme(let pattern, let error): (pattern.map { "override '\($0)': " } ?? "") + error.description
+    case .scaling(let name, let method):
+      "scaling '\(name)' goes in front of absmax and zero-point in rows or groups, gptq and awq; \(method.rawValue) with"
+        + " these options does not take it"
+    case .scalesAlready(let method):
+      "\(method.rawValue) is a scaling itself, followed by rounding: leave out --scaling, or take absmax, zero-point or gptq"
     case .unmatched(let patterns):
       "no tensor matches \(patterns.map { "'\($0)'" }.joined(separator: ", ")); `convert-model inspect` lists the names"
     }
@@ -149,6 +167,15 @@ extension WeightScheme {
     fields["double_quantization"] = .bool(doubleQuantization)
     if method.isCalibrated { fields["symmetric"] = .bool(isSymmetric) }
     return fields
+  }
+}
+
+extension Scaling {
+  fileprivate var json: JSONValue {
+    switch self {
+    case .activationAware: ["method": .string(name)]
+    case .smooth(let strength): ["method": .string(name), "strength": strength.map { .real($0) } ?? "search"]
+    }
   }
 }
 

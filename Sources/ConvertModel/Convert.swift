@@ -26,6 +26,9 @@ struct Convert: ParsableCommand {
           convert-model SOURCE -o OUT -m zero-point -b 3 --scale-search mse
         3 bits by GPTQ, calibrated on a text of your own:
           convert-model SOURCE -o OUT -m gptq -b 3 -g 64 --calibration text.txt
+        4 bits by AWQ; 8-bit weights behind inputs smoothed for 8-bit activations:
+          convert-model SOURCE -o OUT -m awq --calibration text.txt
+          convert-model SOURCE -o OUT -m absmax --scaling smooth --calibration text.txt
         The output head too, and one kind of layer in 8 bits:
           convert-model SOURCE -o OUT --include lm_head.weight \\
             --override '*.down_proj.weight: method=absmax, bits=8'
@@ -40,7 +43,7 @@ struct Convert: ParsableCommand {
   @OptionGroup(title: "Method") var scheme: SchemeArguments
   @OptionGroup(title: "Choice of tensors") var choice: ChoiceArguments
 
-  @OptionGroup(title: "Calibration (gptq)") var calibration: CalibrationArguments
+  @OptionGroup(title: "Calibration (gptq, awq, scaling)") var calibration: CalibrationArguments
 
   @Flag(help: "Replace OUTPUT if it is a model folder.")
   var overwrite = false
@@ -143,6 +146,10 @@ struct Convert: ParsableCommand {
     recipe.overrides = choice.override
     recipe.nonFinite = choice.allowNonfinite
     recipe.calibration = try calibration.options()
+    recipe.scaling = calibration.scalingRecipe
+    if calibration.scaling == ScalingChoice.none, recipe.inputScaling != nil {
+      throw ValidationError("--scaling none: awq is a scaling; take zero-point or absmax for plain rounding")
+    }
     do {
       _ = try recipe.options.scheme()
       for override in recipe.overrides { _ = try recipe.options.changed(by: override.options).scheme() }

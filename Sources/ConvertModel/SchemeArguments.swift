@@ -11,7 +11,7 @@ struct SchemeArguments: ParsableArguments {
   @Option(
     name: [.short, .long],
     help: ArgumentHelp(
-      "absmax, zero-point, nf4, fp4, hqq or gptq. (default: nf4)",
+      "absmax, zero-point, nf4, fp4, hqq, gptq or awq. (default: nf4)",
       discussion: Quantization.Method.allCases.map { "\($0.rawValue): \($0.summary)" }.joined(separator: "\n"),
       valueName: "method"))
   var method: Quantization.Method?
@@ -39,7 +39,7 @@ struct SchemeArguments: ParsableArguments {
       valueName: "search"))
   var scaleSearch: ScaleSearch?
 
-  @Flag(inversion: .prefixedNo, help: "Codes around zero, or with zero points; for gptq. (default: symmetric)")
+  @Flag(inversion: .prefixedNo, help: "Codes around zero, or with zero points; for gptq and awq. (default: symmetric for gptq, not for awq)")
   var symmetric: Bool?
 
   @Flag(help: "Store the scales of nf4 and fp4 in 8 bits (4.127 instead of 4.5 bits per weight).")
@@ -118,8 +118,22 @@ struct CalibrationArguments: ParsableArguments {
 
   @Flag(
     inversion: .prefixedNo,
-    help: "Run the original model along, and let layers make up for what quantized ones before them changed.")
-  var correctOutputs = true
+    help: ArgumentHelp(
+      "Run the original model along, and let layers make up for what quantized ones before them changed. (default: for"
+        + " gptq)"))
+  var correctOutputs: Bool?
+
+  @Option(
+    help: ArgumentHelp(
+      "Scale inputs of layers before they are quantized, folded into the weights around: 'awq', 'smooth' (SmoothQuant) or"
+        + " 'none'. For absmax, zero-point, gptq. (default: awq for awq, else none)", valueName: "scaling"))
+  var scaling: ScalingChoice?
+
+  @Option(
+    help: ArgumentHelp(
+      "Smoothing: the share of outliers that moves into weights, from 0 to 1, or 'search' per input. (default: 0.5)",
+      valueName: "strength"))
+  var smoothingStrength: SmoothingStrength?
 
   @Flag(help: "Give layers the inputs of the original model, not those that quantized layers before them give.")
   var parallelEvidence = false
@@ -144,7 +158,7 @@ struct CalibrationArguments: ParsableArguments {
     options.dampening = dampening
     options.order = activationOrder ? .activation : .natural
     options.usesOriginalInputs = parallelEvidence
-    options.correctsOutputs = correctOutputs && !parallelEvidence
+    options.correctsOutputs = parallelEvidence ? false : correctOutputs
     options.fallsBack = fallbackRtn
     return options
   }
@@ -159,8 +173,40 @@ struct CalibrationArguments: ParsableArguments {
     guard (0...CalibrationWindows.Options.windowLimit).contains(heldOut) else {
       throw ValidationError("--held-out \(heldOut): from 0")
     }
+    if smoothingStrength != nil, scaling != .smooth {
+      throw ValidationError("--smoothing-strength is for --scaling smooth")
+    }
     guard dampening > 0, dampening <= GPTQ.largestDampening else {
       throw ValidationError("--dampening \(dampening): above 0, at most \(GPTQ.largestDampening)")
+    }
+  }
+}
+
+enum ScalingChoice: String, ExpressibleByArgument {
+  case awq, smooth, none
+}
+
+/// A number from 0 to 1, or a search.
+struct SmoothingStrength: ExpressibleByArgument, Hashable {
+  /// nil: searched.
+  let value: Double?
+
+  init?(argument: String) {
+    if argument == "search" {
+      value = nil
+      return
+    }
+    guard let number = Double(argument), (0...1).contains(number) else { return nil }
+    value = number
+  }
+}
+
+extension CalibrationArguments {
+  var scalingRecipe: Scaling? {
+    switch scaling {
+    case .awq: .activationAware
+    case .smooth: .smooth(strength: smoothingStrength.map(\.value) ?? SmoothingScales.usualStrength)
+    case ScalingChoice.none?, nil: nil
     }
   }
 }

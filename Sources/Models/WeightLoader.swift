@@ -5,7 +5,7 @@ import Kernels
 package struct LoadedLinear: Sendable {
   /// `[outputs, inputs]`.
   package let weight: Matrix
-  package let bias: [Float]?
+  package internal(set) var bias: [Float]?
 }
 
 package struct LoadedNorm: Sendable {
