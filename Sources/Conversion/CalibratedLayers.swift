@@ -50,18 +50,20 @@ struct CalibratedLayers {
     for tensor in plan.tensors {
       if case .calibrate(let scheme) = tensor.work { wanted[tensor.source.name] = (tensor, scheme) }
     }
-    let correctsOutputs = options.correctsOutputs ?? plan.recipe.needsLayerEvidence
+    let correction = options.correction(usesLayerEvidence: plan.recipe.needsLayerEvidence)
     let calibration = BlockCalibration(
       model, windows: windows.windows.map { Array(windows.tokens[$0]) },
       heldOut: windows.heldOut.map { Array(windows.tokens[$0]) },
       BlockCalibration.Options(
         workers: workers, memoryLimit: resources.memoryLimit / 2, spillFolder: resources.spillFolder,
-        usesOriginalInputs: options.usesOriginalInputs, runsOriginal: correctsOutputs))
+        usesOriginalInputs: options.usesOriginalInputs, runsOriginal: correction != OutputCorrection.none,
+        correctsStream: correction == .layer))
     var outcomes: [LayerOutcome] = []
     try calibration.run(
       isWanted: { wanted[$0.weight] != nil },
       scaling: scalingRequest(
-        { wanted[$0.weight]?.scheme }, handsOut: !plan.recipe.needsLayerEvidence && !correctsOutputs, rewrite),
+        { wanted[$0.weight]?.scheme }, handsOut: !plan.recipe.needsLayerEvidence && correction == OutputCorrection.none,
+        rewrite),
       onProgress: onProgress
     ) { problem in
       guard let (tensor, scheme) = wanted[problem.linear.weight] else { return }
@@ -87,13 +89,20 @@ struct CalibratedLayers {
   ) throws -> (AffineWeight, LayerOutcome) {
     let options = plan.recipe.calibration
     do {
-      let method = try GPTQ(scheme: scheme.rounding, order: options.order, dampening: options.dampening)
+      let dampening = options.dampening(inputs: problem.weight.columns, tokens: problem.hessian.tokens)
+      let method = try GPTQ(
+        scheme: scheme.rounding, order: options.order, dampening: dampening, sweeps: options.sweeps)
       let weight = problem.weight
       let goal = Matrix(rows: weight.rows, columns: weight.columns)
       copyColumns(MatrixColumns(weight, from: 0), into: goal, at: 0, count: weight.rows)
-      _ = problem.target?.shift(goal, hessian: problem.hessian, dampening: options.dampening, workers: workers)
+      var asymmetry: Asymmetry?
+      if options.correction == .columns, case .inputs(let shift) = problem.target?.evidence {
+        asymmetry = Asymmetry(shift: shift)
+      } else {
+        _ = problem.target?.shift(goal, hessian: problem.hessian, dampening: dampening, workers: workers)
+      }
       let result = try method.quantize(
-        goal, hessian: problem.hessian, weighsRanges: true, workers: workers)
+        goal, hessian: problem.hessian, asymmetry: asymmetry, weighsRanges: true, workers: workers)
       var quantized = result.weight
       var fallback = result.fallback?.description
       var errors: HeldOutErrors?

@@ -15,7 +15,8 @@ extension CalibratedLayers {
       var goal = weight
       if let target = problem.target {
         goal = copy(weight)
-        _ = target.shift(goal, hessian: problem.hessian, dampening: options.dampening, workers: workers)
+        let dampening = options.dampening(inputs: weight.columns, tokens: problem.hessian.tokens)
+        _ = target.shift(goal, hessian: problem.hessian, dampening: dampening, workers: workers)
       }
       var quantized = try AffineWeight(
         roundingForOutputs: goal, scheme.rounding, hessian: problem.hessian, workers: workers)

@@ -110,18 +110,30 @@ struct CalibrationArguments: ParsableArguments {
   @Option(help: ArgumentHelp("Windows to hold out, on which errors are measured.", valueName: "count"))
   var heldOut = 8
 
-  @Option(help: "GPTQ: what is added to the Hessian's diagonal, as a share of its mean.")
-  var dampening = 0.01
+  @Option(
+    help: ArgumentHelp(
+      """
+      GPTQ: what is added to the Hessian's diagonal, as a share of its mean. (default: 0.01, or inputs / tokens where \
+      that is more)
+      """, valueName: "share"))
+  var dampening: Double?
+
+  @Option(
+    help: ArgumentHelp(
+      "GPTQ: sweeps of coordinate descent over codes and scales that follow; 0 for GPTQ as published.",
+      valueName: "count"))
+  var sweeps = 8
 
   @Flag(inversion: .prefixedNo, help: "GPTQ: take columns by falling size of their inputs.")
   var activationOrder = true
 
-  @Flag(
-    inversion: .prefixedNo,
+  @Option(
     help: ArgumentHelp(
-      "Run the original model along, and let layers make up for what quantized ones before them changed. (default: for"
-        + " gptq)"))
-  var correctOutputs: Bool?
+      """
+      How layers make up for what quantized ones before them changed, by the original model, which runs along: 'layer' \
+      sets each to what gives the original's outputs, 'columns' corrects within GPTQ (GPTAQ), 'none' does not. (default: layer for gptq, else none)
+      """, valueName: "way"))
+  var outputCorrection: OutputCorrection?
 
   @Option(
     help: ArgumentHelp(
@@ -158,7 +170,8 @@ struct CalibrationArguments: ParsableArguments {
     options.dampening = dampening
     options.order = activationOrder ? .activation : .natural
     options.usesOriginalInputs = parallelEvidence
-    options.correctsOutputs = parallelEvidence ? false : correctOutputs
+    options.correction = parallelEvidence ? OutputCorrection.none : outputCorrection
+    options.sweeps = sweeps
     options.fallsBack = fallbackRtn
     return options
   }
@@ -176,9 +189,10 @@ struct CalibrationArguments: ParsableArguments {
     if smoothingStrength != nil, scaling != .smooth {
       throw ValidationError("--smoothing-strength is for --scaling smooth")
     }
-    guard dampening > 0, dampening <= GPTQ.largestDampening else {
+    if let dampening, !(dampening > 0 && dampening <= GPTQ.largestDampening) {
       throw ValidationError("--dampening \(dampening): above 0, at most \(GPTQ.largestDampening)")
     }
+    guard (0...1000).contains(sweeps) else { throw ValidationError("--sweeps \(sweeps): 0 to 1000") }
   }
 }
 
@@ -212,6 +226,7 @@ extension CalibrationArguments {
 }
 
 extension CalibrationWindows.Layout: ExpressibleByArgument {}
+extension OutputCorrection: ExpressibleByArgument {}
 
 /// How the program runs.
 struct RunningArguments: ParsableArguments {

@@ -205,7 +205,7 @@ import Testing
     #expect(own < 0.9 * plain && own < diagonal, "\(own) \(diagonal) \(plain)")
   }
 
-  @Test func noTripOfBothEndsIsBetter() throws {
+  @Test func noShareOfBothEndsIsBetter() throws {
     let scheme = try scheme(.zeroPoint, bits: 3, search: .mse)
     let found = try AffineWeight(roundingForOutputs: weight, scheme, hessian: hessian, workers: 1)
     let h = hessian.sum.values()
@@ -225,10 +225,12 @@ import Testing
         let members = span.map { w[row * columns + $0] }
         let (low, high) = (min(members.min() ?? 0, 0), max(members.max() ?? 0, 0))
         let own = error(found.ranges[row * found.groupsPerRow + group])
-        for share in stride(from: Float(0.52), through: 1, by: 0.04) {
-          let scale = rounded((high - low) * share / 7, to: .f16)
-          let zero = min(max((-low * share / scale).rounded(.toNearestOrEven), 0), 7)
-          #expect(own <= error(AffineRange(scale: scale, zeroPoint: zero, highestCode: 7)) * 1.001 + 1e-9)
+        for step in 0..<14 {
+          let share = 1 - 0.04 * Double(step)
+          let scale = rounded(Float((Double(high) * share - Double(low) * share) / 7), to: .f16)
+          let zero = min(max((-Double(low) * share / Double(scale)).rounded(.toNearestOrEven), 0), 7)
+          let range = AffineRange(scale: scale, zeroPoint: Float(zero), highestCode: 7)
+          #expect(own <= error(range) * 1.0001 + 1e-9)
         }
       }
     }
