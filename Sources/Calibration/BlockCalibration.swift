@@ -121,7 +121,7 @@ package struct BlockCalibration {
         ).run(&weights)
         if scaling.handsOut {
           // The layers are quantized already; what is left is to go through the block.
-          for group in groups {
+          for group in groups where index + 1 < description.blocks.count {
             try states[0].update(group.rows) {
               forward.run(block: index, weights[0], $0, group.batch, tables: tables[block])
             }

@@ -46,7 +46,8 @@ package struct CalibrationOptions: Hashable, Sendable {
       "layout": .string(layout.rawValue), "seed": seed.map { .number("\($0)") } ?? .null,
       "held_out": .integer(heldOut), "dampening": dampening.map { .real($0) } ?? "automatic",
       "sweeps": .integer(sweeps), "activation_order": .bool(order == .activation),
-      "original_inputs": .bool(usesOriginalInputs), "output_correction": .string(correction(usesLayerEvidence: usesLayerEvidence).rawValue),
+      "original_inputs": .bool(usesOriginalInputs),
+      "output_correction": .string(correction(usesLayerEvidence: usesLayerEvidence).rawValue),
       "fallback_rtn": .bool(fallsBack),
     ]
   }

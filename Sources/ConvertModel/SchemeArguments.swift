@@ -39,7 +39,9 @@ struct SchemeArguments: ParsableArguments {
       valueName: "search"))
   var scaleSearch: ScaleSearch?
 
-  @Flag(inversion: .prefixedNo, help: "Codes around zero, or with zero points; for gptq and awq. (default: symmetric for gptq, not for awq)")
+  @Flag(
+    inversion: .prefixedNo,
+    help: "Codes around zero, or with zero points; for gptq and awq. (default: symmetric for gptq, not for awq)")
   var symmetric: Bool?
 
   @Flag(help: "Store the scales of nf4 and fp4 in 8 bits (4.127 instead of 4.5 bits per weight).")

@@ -113,7 +113,9 @@ package enum ActivationAwareScales {
         found.withLock { $0[item] = result }
       }
       for tile in found.withLock({ $0 }) {
-        for candidate in totals.indices { totals[candidate] += tile[candidate] * Double(weight.rows) / Double(rows.count) }
+        for candidate in totals.indices {
+          totals[candidate] += tile[candidate] * Double(weight.rows) / Double(rows.count)
+        }
       }
     }
     return totals

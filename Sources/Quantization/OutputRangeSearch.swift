@@ -18,7 +18,7 @@ struct OutputRangeSearch {
   let hessian: Matrix
   let tile: OutputErrorTile
 
-  /// Candidate ends as shares of the full range, in sixteenths... of `step`.
+  /// How far a candidate's end is drawn in more than the one before, as a share of the full range.
   static let step = 0.04
   static let jointSteps = 14
   static let refinements = 3
@@ -97,7 +97,8 @@ struct OutputRangeSearch {
       let shifts = [-4.0, -3, -2, -1, 1, 2, 3, 4]
       attempt(shifts.map { ($0, 0, false) })
       attempt(shifts.map { (0, $0, false) })
-      attempt([(-0.5, 0, false), (0.5, 0, false), (0, -0.5, false), (0, 0.5, false), (0.5, -0.5, false), (-0.5, 0.5, false)])
+      let halves: [(Double, Double)] = [(-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5), (0.5, -0.5), (-0.5, 0.5)]
+      attempt(halves.map { ($0.0, $0.1, false) })
     } else {
       attempt([(-0.5, -0.5, false), (0.5, 0.5, false)])
     }

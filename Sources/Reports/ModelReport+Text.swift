@@ -53,8 +53,8 @@ extension ModelReport {
       }
     }
     if !folded.isEmpty {
-      line += "\nScales are folded into \(Figures.count(folded.count, "tensor")), whose values are not compared with the"
-      line += " source's"
+      line += "\nScales are folded into \(Figures.count(folded.count, "tensor")), whose values are not compared with"
+      line += " the source's"
     }
     return line
   }

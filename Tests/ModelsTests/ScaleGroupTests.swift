@@ -83,7 +83,9 @@ import Testing
     #expect(fused[3].absorber?.tensors == ["model.layers.0.mlp.gate_up_proj.weight"])
     let separate = try load("llama-bias").0.description.blocks[0].scaleGroups
     #expect(
-      separate[1].absorber?.tensors == ["model.layers.0.self_attn.v_proj.weight", "model.layers.0.self_attn.v_proj.bias"])
+      separate[1].absorber?.tensors == [
+        "model.layers.0.self_attn.v_proj.weight", "model.layers.0.self_attn.v_proj.bias",
+      ])
     #expect(
       separate[3].absorber?.tensors == ["model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.bias"])
   }

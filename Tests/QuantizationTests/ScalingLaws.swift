@@ -38,7 +38,8 @@ import Testing
     self.statistics = statistics
   }
 
-  private func scheme(_ method: Quantization.Method, bits: Int = 3, search: ScaleSearch = .none) throws -> WeightScheme {
+  private func scheme(_ method: Quantization.Method, bits: Int = 3, search: ScaleSearch = .none) throws -> WeightScheme
+  {
     try WeightScheme(method: method, bits: bits, granularity: .group(16), scaleSearch: search)
   }
 
