@@ -1,6 +1,7 @@
 import Calibration
 import Checkpoints
 import Conversion
+import Evaluation
 import Foundation
 import Kernels
 import Models
