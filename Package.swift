@@ -16,6 +16,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
     .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+    .package(url: "https://github.com/hummingbird-project/swift-mustache", from: "2.1.1"),
     .package(url: "https://github.com/ordo-one/TextTable", from: "0.0.2"),
     .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
   ],
@@ -78,6 +79,7 @@ let package = Package(
       name: "Reports",
       dependencies: [
         "Checkpoints", "Evaluation", "Kernels", "Quantization",
+        .product(name: "Mustache", package: "swift-mustache"),
         .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "TextTable", package: "TextTable"),
       ],
@@ -150,6 +152,9 @@ let package = Package(
         "Calibration", "Checkpoints", "TestSupport", .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: settings),
+    .testTarget(
+      name: "ReportsTests",
+      dependencies: ["Checkpoints", "Kernels", "Quantization", "Reports", "TestSupport"], swiftSettings: settings),
     .testTarget(
       name: "EvaluationTests",
       dependencies: [

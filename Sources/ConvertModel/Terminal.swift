@@ -84,6 +84,15 @@ func readText(_ path: FilePath) throws -> String {
   return text
 }
 
+/// Writes a file that appears complete or not at all.
+func writeFile(_ data: Data, to path: String) throws {
+  do {
+    try data.write(to: URL(fileURLWithPath: path), options: .atomic)
+  } catch {
+    throw ConversionError.cannotCreate(path, error.localizedDescription)
+  }
+}
+
 /// A line of progress on standard error where that is a terminal; silence elsewhere.
 final class ProgressDisplay: Sendable {
   private struct State {
