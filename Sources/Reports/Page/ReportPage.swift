@@ -112,7 +112,7 @@ package struct ReportPage: Sendable {
           : "Worse than rounding to nearest in \(worse.count) of \(ratios.count) linear layers: "
             + worse.prefix(5).map { "\(name($0)) (\(Figures.fixed($0.ratio ?? 0, 3))×)" }.joined(separator: ", ") + ".")
     }
-    let quantized = ledger.entries.filter { $0.report.distortion != nil }
+    let quantized = ledger.entries.filter { $0.report.isQuantized }
     let scaleBytes = quantized.reduce(0) { $0 + ($1.profile?.scaleByteCount ?? 0) }
     let stored = quantized.reduce(0) { $0 + $1.report.storedByteCount }
     if scaleBytes > 0 {
@@ -182,8 +182,8 @@ package struct ReportPage: Sendable {
     for entry in ledger.entries {
       let kind: String
       switch entry.report.outcome {
-      case .quantized: kind = entry.depth == nil ? entry.kind : "linear layers in blocks"
-      case .kept(let reason, _): kind = "kept: " + reason
+      case .quantized, .folded(_?, _, _): kind = entry.depth == nil ? entry.kind : "linear layers in blocks"
+      case .kept(let reason, _), .folded(nil, let reason, _): kind = "kept: " + reason
       }
       let old = kinds[kind] ?? (0, 0, 0)
       kinds[kind] = (old.before + entry.report.sourceByteCount, old.after + entry.report.storedByteCount, old.count + 1)
@@ -293,6 +293,7 @@ package struct ReportPage: Sendable {
         cells["scheme"] = scheme
         cells["error"] = Figures.percent(distortion.relativeError)
         cells["errorValue"] = distortion.relativeError
+      case .folded(let scheme, let reason, _): cells["scheme"] = scheme ?? "kept: " + reason
       case .kept(let reason, let isIdentical): cells["scheme"] = (isIdentical ? "kept: " : "ALTERED: ") + reason
       }
       if let error = entry.outputError {
