@@ -20,7 +20,7 @@ struct OutputRangeSearch {
 
   /// How far a candidate's end is drawn in more than the one before, as a share of the full range.
   static let step = 0.04
-  static let jointSteps = 14
+  static let jointSteps = 18
   static let refinements = 3
 
   /// Rows whose candidates share a product.

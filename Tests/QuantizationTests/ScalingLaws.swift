@@ -226,7 +226,7 @@ import Testing
         let members = span.map { w[row * columns + $0] }
         let (low, high) = (min(members.min() ?? 0, 0), max(members.max() ?? 0, 0))
         let own = error(found.ranges[row * found.groupsPerRow + group])
-        for step in 0..<14 {
+        for step in 0..<18 {
           let share = 1 - 0.04 * Double(step)
           let scale = rounded(Float((Double(high) * share - Double(low) * share) / 7), to: .f16)
           let zero = min(max((-Double(low) * share / Double(scale)).rounded(.toNearestOrEven), 0), 7)
