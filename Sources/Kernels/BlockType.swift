@@ -22,23 +22,23 @@ package struct BlockType: Hashable, Sendable {
   package static let f32 = BlockType("F32", 0, 1, 4)
   package static let f16 = BlockType("F16", 1, 1, 2)
   package static let bf16 = BlockType("BF16", 30, 1, 2)
-  package static let q4_0 = BlockType("Q4_0", 2, 32, 18)
-  package static let q4_1 = BlockType("Q4_1", 3, 32, 20)
-  package static let q5_0 = BlockType("Q5_0", 6, 32, 22)
-  package static let q5_1 = BlockType("Q5_1", 7, 32, 24)
-  package static let q8_0 = BlockType("Q8_0", 8, 32, 34)
-  package static let q2_K = BlockType("Q2_K", 10, 256, 84)
-  package static let q3_K = BlockType("Q3_K", 11, 256, 110)
-  package static let q4_K = BlockType("Q4_K", 12, 256, 144)
-  package static let q5_K = BlockType("Q5_K", 13, 256, 176)
-  package static let q6_K = BlockType("Q6_K", 14, 256, 210)
-  package static let iq4_NL = BlockType("IQ4_NL", 20, 32, 18)
-  package static let iq4_XS = BlockType("IQ4_XS", 23, 256, 136)
+  package static let q40 = BlockType("Q4_0", 2, 32, 18)
+  package static let q41 = BlockType("Q4_1", 3, 32, 20)
+  package static let q50 = BlockType("Q5_0", 6, 32, 22)
+  package static let q51 = BlockType("Q5_1", 7, 32, 24)
+  package static let q80 = BlockType("Q8_0", 8, 32, 34)
+  package static let q2K = BlockType("Q2_K", 10, 256, 84)
+  package static let q3K = BlockType("Q3_K", 11, 256, 110)
+  package static let q4K = BlockType("Q4_K", 12, 256, 144)
+  package static let q5K = BlockType("Q5_K", 13, 256, 176)
+  package static let q6K = BlockType("Q6_K", 14, 256, 210)
+  package static let iq4NL = BlockType("IQ4_NL", 20, 32, 18)
+  package static let iq4XS = BlockType("IQ4_XS", 23, 256, 136)
   package static let mxfp4 = BlockType("MXFP4", 39, 32, 17)
 
   /// The types that are read and written, from the widest to the narrowest.
   package static let known: [BlockType] = [
-    f32, f16, bf16, q8_0, q6_K, q5_1, q5_K, q5_0, q4_1, q4_K, q4_0, iq4_NL, iq4_XS, mxfp4, q3_K, q2_K,
+    f32, f16, bf16, q80, q6K, q51, q5K, q50, q41, q4K, q40, iq4NL, iq4XS, mxfp4, q3K, q2K,
   ]
 
   /// Types that files may hold and `inspect` lists, but that are not decoded.

@@ -143,49 +143,43 @@ package struct GroupLanes {
 
   // MARK: Trials
 
+  // These loops take four lanes at a time, over all values of the group: that many variables fit into the registers that
+  // every target has, and comparisons become its minimum and maximum instructions. 2.5 times as fast as sixteen lanes.
+
   /// For the codes nearest to (x − low) · inverse: Σwq, Σwq², Σwqx.
   package func affineTrial(low: Floats, inverse: Floats, highest: Float) -> (Floats, Floats, Floats) {
-    var (first, second, product) = (Floats(), Floats(), Floats())
-    let top = Floats(repeating: highest)
-    let zero = Floats()
-    let shift = Floats(repeating: roundingShift)
-    withPointers { x, w in
-      for index in 0..<length {
-        let value: Floats = x.lanes(index &* 16)
-        let weight: Floats = w.lanes(index &* 16)
-        var code = ((value - low) * inverse + shift) - shift
-        code.replace(with: zero, where: code .< zero)
-        code.replace(with: top, where: code .> top)
+    let top = Quad(repeating: highest)
+    return quarters { quarter in
+      let (low, inverse) = (low.quad(quarter), inverse.quad(quarter))
+      var (first, second, product) = (Quad(), Quad(), Quad())
+      forEachQuad(quarter) { value, weight in
+        let code = Self.code((value - low) * inverse, top)
         let weighted = weight * code
         first += weighted
         second += weighted * code
         product += weighted * value
       }
+      return (first, second, product)
     }
-    return (first, second, product)
   }
 
   /// The weighted squared error, and Σwq, for x ≈ scale · q + low with the nearest codes.
   package func affineError(scale: Floats, low: Floats, highest: Float) -> (error: Floats, codeSum: Floats) {
-    var (error, first) = (Floats(), Floats())
-    let inverse = Self.reciprocal(scale)
-    let top = Floats(repeating: highest)
-    let zero = Floats()
-    let shift = Floats(repeating: roundingShift)
-    withPointers { x, w in
-      for index in 0..<length {
-        let value: Floats = x.lanes(index &* 16)
-        let weight: Floats = w.lanes(index &* 16)
+    let inverses = Self.reciprocal(scale)
+    let top = Quad(repeating: highest)
+    let (errors, sums, _) = quarters { quarter in
+      let (scale, low, inverse) = (scale.quad(quarter), low.quad(quarter), inverses.quad(quarter))
+      var (error, sum) = (Quad(), Quad())
+      forEachQuad(quarter) { value, weight in
         let centred = value - low
-        var code = (centred * inverse + shift) - shift
-        code.replace(with: zero, where: code .< zero)
-        code.replace(with: top, where: code .> top)
+        let code = Self.code(centred * inverse, top)
         let difference = centred - scale * code
         error += weight * difference * difference
-        first += weight * code
+        sum += weight * code
       }
+      return (error, sum, Quad())
     }
-    return (error, first)
+    return (errors, sums)
   }
 
   /// For the levels nearest to x · inverse: Σwxq, Σwq².
@@ -199,18 +193,18 @@ package struct GroupLanes {
 
   @inline(__always)
   private func scaleTrial(inverse: Floats, _ rounding: some LaneRounding) -> (product: Floats, square: Floats) {
-    var (product, square) = (Floats(), Floats())
-    withPointers { x, w in
-      for index in 0..<length {
-        let value: Floats = x.lanes(index &* 16)
-        let weight: Floats = w.lanes(index &* 16)
+    let (products, squares, _) = quarters { quarter in
+      let inverse = inverse.quad(quarter)
+      var (product, square) = (Quad(), Quad())
+      forEachQuad(quarter) { value, weight in
         let level = rounding.level(value * inverse)
         let weighted = weight * level
         product += weighted * value
         square += weighted * level
       }
+      return (product, square, Quad())
     }
-    return (product, square)
+    return (products, squares)
   }
 
   /// The weighted squared error of x ≈ scale · level with the nearest levels.
@@ -224,17 +218,44 @@ package struct GroupLanes {
 
   @inline(__always)
   private func scaleError(scale: Floats, _ rounding: some LaneRounding) -> Floats {
-    var error = Floats()
-    let inverse = Self.reciprocal(scale)
-    withPointers { x, w in
-      for index in 0..<length {
-        let value: Floats = x.lanes(index &* 16)
-        let weight: Floats = w.lanes(index &* 16)
+    let inverses = Self.reciprocal(scale)
+    return quarters { quarter in
+      let (scale, inverse) = (scale.quad(quarter), inverses.quad(quarter))
+      var error = Quad()
+      forEachQuad(quarter) { value, weight in
         let difference = value - scale * rounding.level(value * inverse)
         error += weight * difference * difference
       }
+      return (error, Quad(), Quad())
+    }.0
+  }
+
+  /// Results of the four quarters side by side. Written out, so that no lane is set by a number known only at run time.
+  @inline(__always)
+  private func quarters(_ body: (_ quarter: Int) -> (Quad, Quad, Quad)) -> (Floats, Floats, Floats) {
+    let (a, b, c, d) = (body(0), body(1), body(2), body(3))
+    func joined(_ a: Quad, _ b: Quad, _ c: Quad, _ d: Quad) -> Floats {
+      Floats(lowHalf: SIMD8(lowHalf: a, highHalf: b), highHalf: SIMD8(lowHalf: c, highHalf: d))
     }
-    return error
+    return (joined(a.0, b.0, c.0, d.0), joined(a.1, b.1, c.1, d.1), joined(a.2, b.2, c.2, d.2))
+  }
+
+  /// The nearest whole number from 0 to `top`.
+  @inline(__always)
+  private static func code(_ position: Quad, _ top: Quad) -> Quad {
+    let nearest = (position + Quad(repeating: roundingShift)) - Quad(repeating: roundingShift)
+    return nearest.atLeast(Quad()).atMost(top)
+  }
+
+  /// Four lanes of each value and weight in turn. Bounds: 16 · index + 4 · quarter + 3 < 16 · length.
+  @inline(__always)
+  private func forEachQuad(_ quarter: Int, _ body: (_ value: Quad, _ weight: Quad) -> Void) {
+    let length = length
+    withPointers { x, w in
+      for index in 0..<length {
+        body(x.lanes(index &* 16 &+ quarter &* 4), w.lanes(index &* 16 &+ quarter &* 4))
+      }
+    }
   }
 
   // MARK: Codes
@@ -256,9 +277,22 @@ package struct GroupLanes {
     let inverse = Self.reciprocal(scale)
     switch levels {
     case .uniform(let lowest, let highest):
-      let rounding = UniformRounding(lowest: lowest, highest: highest)
-      collect(into: &codes) { (rounding.level($0 * inverse) - lowest + roundingShift).words }
-    case .curved: collect(into: &codes) { (CurvedRounding().code($0 * inverse) + roundingShift).words }
+      collect(into: &codes) { value in
+        var level = (value * inverse + roundingShift) - roundingShift
+        level.replace(with: Floats(repeating: lowest), where: level .< lowest)
+        level.replace(with: Floats(repeating: highest), where: level .> highest)
+        return (level - lowest + roundingShift).words
+      }
+    case .curved:
+      let midpoints = CurvedRounding.midpoints
+      collect(into: &codes) { value in
+        let position = value * inverse
+        var code = Floats()
+        for midpoint in midpoints {
+          code += Floats().replacing(with: Floats(repeating: 1), where: position .>= midpoint)
+        }
+        return (code + roundingShift).words
+      }
     }
   }
 
@@ -341,8 +375,28 @@ package struct GroupLanes {
   }
 }
 
+private typealias Quad = SIMD4<Float>
+
+extension SIMD4 where Scalar == Float {
+  @inline(__always)
+  fileprivate func atLeast(_ other: Self) -> Self { replacing(with: other, where: self .< other) }
+
+  @inline(__always)
+  fileprivate func atMost(_ other: Self) -> Self { replacing(with: other, where: self .> other) }
+}
+
+extension SIMD16 where Scalar == Float {
+  /// Four lanes.
+  @inline(__always)
+  fileprivate func quad(_ quarter: Int) -> SIMD4<Float> {
+    let half = quarter < 2 ? lowHalf : highHalf
+    return quarter & 1 == 0 ? half.lowHalf : half.highHalf
+  }
+}
+
+/// Rounds positions, in units of the scale, to the levels of a type.
 private protocol LaneRounding {
-  func level(_ position: Floats) -> Floats
+  func level(_ position: Quad) -> Quad
 }
 
 private struct UniformRounding: LaneRounding {
@@ -350,37 +404,39 @@ private struct UniformRounding: LaneRounding {
   let highest: Float
 
   @inline(__always)
-  func level(_ position: Floats) -> Floats {
-    var level = (position + roundingShift) - roundingShift
-    level.replace(with: Floats(repeating: lowest), where: level .< lowest)
-    level.replace(with: Floats(repeating: highest), where: level .> highest)
-    return level
+  func level(_ position: Quad) -> Quad {
+    let nearest = (position + Quad(repeating: roundingShift)) - Quad(repeating: roundingShift)
+    return nearest.atLeast(Quad(repeating: lowest)).atMost(Quad(repeating: highest))
   }
 }
 
 /// The nearest of IQ4's levels; halfway between two the upper one.
 private struct CurvedRounding: LaneRounding {
-  /// Midpoints, and the steps from level to level.
-  private static let steps: [(midpoint: Float, step: Float)] = zip(BlockLevels.curve, BlockLevels.curve.dropFirst())
-    .map { (($0 + $1) / 2, $1 - $0) }
+  /// Midpoints between levels.
+  static let midpoints = zip(BlockLevels.curve, BlockLevels.curve.dropFirst()).map { ($0 + $1) / 2 }
 
+  // Every midpoint passed adds the step from its lower level to the upper.
   @inline(__always)
-  func level(_ position: Floats) -> Floats {
-    var level = Floats(repeating: -127)
-    level += Self.part(position, -115.5, 23) + Self.part(position, -93.5, 21) + Self.part(position, -74, 18)
-    level += Self.part(position, -57, 16) + Self.part(position, -42, 14) + Self.part(position, -28.5, 13)
-    level += Self.part(position, -16, 12) + Self.part(position, -4.5, 11) + Self.part(position, 7, 12)
-    level += Self.part(position, 19, 12) + Self.part(position, 31.5, 13) + Self.part(position, 45.5, 15)
-    level += Self.part(position, 61, 16) + Self.part(position, 79, 20) + Self.part(position, 101, 24)
-    return level
-  }
-
-  func code(_ position: Floats) -> Floats {
-    Self.steps.reduce(Floats()) { $0 + Self.part(position, $1.midpoint, 1) }
-  }
-
-  @inline(__always)
-  private static func part(_ position: Floats, _ midpoint: Float, _ step: Float) -> Floats {
-    Floats().replacing(with: Floats(repeating: step), where: position .>= midpoint)
+  func level(_ position: Quad) -> Quad {
+    func part(_ midpoint: Float, _ step: Float) -> Quad {
+      Quad().replacing(with: Quad(repeating: step), where: position .>= Quad(repeating: midpoint))
+    }
+    var first = Quad(repeating: -127)
+    first += part(-115.5, 23)
+    first += part(-93.5, 21)
+    first += part(-74, 18)
+    first += part(-57, 16)
+    first += part(-42, 14)
+    first += part(-28.5, 13)
+    first += part(-16, 12)
+    first += part(-4.5, 11)
+    var second = part(7, 12)
+    second += part(19, 12)
+    second += part(31.5, 13)
+    second += part(45.5, 15)
+    second += part(61, 16)
+    second += part(79, 20)
+    second += part(101, 24)
+    return first + second
   }
 }

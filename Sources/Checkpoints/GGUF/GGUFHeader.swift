@@ -39,7 +39,9 @@ package struct GGUFHeader: Sendable {
     fileSize: Int, file: String, read: @escaping (_ offset: Int, _ count: Int) throws(CheckpointError) -> [UInt8]
   ) throws(CheckpointError) {
     var cursor = GGUFCursor(fileSize: fileSize, file: file, read: read)
-    guard fileSize >= 4, try cursor.bytes(4, "the mark").elementsEqual("GGUF".utf8) else { throw cursor.error(.notGGUF) }
+    guard fileSize >= 4, try cursor.bytes(4, "the mark").elementsEqual("GGUF".utf8) else {
+      throw cursor.error(.notGGUF)
+    }
     let version = try cursor.number(UInt32.self, "the version")
     if version.byteSwapped <= 3, version != 0 { throw cursor.error(.bigEndian) }
     guard (2...3).contains(version) else { throw cursor.error(.version(version)) }

@@ -15,9 +15,9 @@ package struct GGUFArchitecture: Sendable {
   let inner: OrderedDictionary<String, String>
   let keys: [GGUFKey]
   /// Whether rows of query and key heads are stored with the two halves of a rotated pair side by side.
-  var permutesHeads = false
+  package var permutesHeads = false
   /// Added to the weights of norms, which the checkpoint stores without.
-  var normOffset: Float = 0
+  package var normOffset: Float = 0
   /// Inner names of matrices that the checkpoint stores `[inputs, outputs]`.
   var transposed: Set<String> = []
   var isTiedByDefault = false
@@ -45,7 +45,9 @@ package struct GGUFArchitecture: Sendable {
   private static let feedForward: OrderedDictionary = [
     "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
   ]
-  private static let headNorms: OrderedDictionary = ["self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"]
+  private static let headNorms: OrderedDictionary = [
+    "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
+  ]
   private static let twoNorms: OrderedDictionary = ["post_attention_layernorm": "ffn_norm"]
   private static let fourNorms: OrderedDictionary = [
     "post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
@@ -159,7 +161,7 @@ extension GGUFArchitecture {
     package let part: String
     package let isTransposed: Bool
     /// Position in the order in which GGUF files have them.
-    let rank: Int
+    package let rank: Int
   }
 
   /// The prefix of a checkpoint's names, found by the name of its embedding.

@@ -50,10 +50,11 @@ package struct GGUFError: Error, Hashable, CustomStringConvertible {
     case .missingTensor: "is missing"
     case .nameTooLong(let name): "would be named '\(name.printable)', longer than the 63 bytes that GGUF allows"
     case .shape(let found, let expected): "has shape \(found), expected \(expected)"
-    case .tokenizer(let what): "its tokenizer cannot be written to a GGUF file: \(what); pass --no-tokenizer to go without"
+    case .tokenizer(let what):
+      "its tokenizer cannot be written to a GGUF file: \(what); pass --no-tokenizer to go without"
     case .notFinite(let index): "holds an infinity or NaN at \(index); expected finite weights"
     case .scaleOverflow(let type):
-      "has values too large for the binary16 scales of \(type); give it --tensor-type 'NAME=F32'"
+      "has values too large for the binary16 scales of \(type); choose --type F32 or BF16"
     case .importanceLength(let found, let expected):
       "the imatrix has \(found) importances for it, expected \(expected), one a column: it was made for another model"
     case .importance(let what): "is no imatrix file: \(what)"

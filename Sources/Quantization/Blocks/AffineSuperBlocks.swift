@@ -23,13 +23,13 @@ struct AffineSuperBlocks: BlockFormat {
 
   static let twoBits = AffineSuperBlocks(
     bits: 2, groupLength: 16, weighting: BlockWeighting(plain: .magnitude, important: .block(factor: 1)),
-    offsets: (-9...8).map { 0.1 * Float($0) }, tops: [15, 14, 13])
+    offsets: (-6...4).map { 0.15 * Float($0) }, tops: [15, 14])
   static let fourBits = AffineSuperBlocks(
     bits: 4, groupLength: 32, weighting: BlockWeighting(plain: .magnitudeAndMean, important: .block(factor: 2)),
-    offsets: (-10...8).map { 0.2 * Float($0) }, tops: [63])
+    offsets: (-5...4).map { 0.35 * Float($0) }, tops: [63])
   static let fiveBits = AffineSuperBlocks(
     bits: 5, groupLength: 32, weighting: BlockWeighting(plain: .magnitudeAndMean, important: .block(factor: 2)),
-    offsets: (-8...8).map { 0.25 * Float($0) }, tops: [63])
+    offsets: (-4...4).map { 0.45 * Float($0) }, tops: [63])
 
   func encode(_ lanes: GroupLanes, blocks: Int, codes: inout [UInt8], into target: inout BlockBytes) {
     let groups = AffineBlockFit(highest: highest, lowIsNegative: true, offsets: offsets).fit(lanes)

@@ -87,19 +87,19 @@ extension BlockType {
   /// The format of a type of blocks; nil for plain numbers and for types that are not read.
   var format: (any BlockFormat)? {
     switch self {
-    case .q8_0: SignedByteBlocks()
-    case .q4_0: CentredBlocks(bits: 4)
-    case .q5_0: CentredBlocks(bits: 5)
-    case .q4_1: OffsetBlocks(bits: 4)
-    case .q5_1: OffsetBlocks(bits: 5)
-    case .iq4_NL: CurvedBlocks()
+    case .q80: SignedByteBlocks()
+    case .q40: CentredBlocks(bits: 4)
+    case .q50: CentredBlocks(bits: 5)
+    case .q41: OffsetBlocks(bits: 4)
+    case .q51: OffsetBlocks(bits: 5)
+    case .iq4NL: CurvedBlocks()
     case .mxfp4: MicroscalingBlocks()
-    case .q2_K: AffineSuperBlocks.twoBits
-    case .q4_K: AffineSuperBlocks.fourBits
-    case .q5_K: AffineSuperBlocks.fiveBits
-    case .q3_K: SignedSuperBlocks.threeBits
-    case .q6_K: SignedSuperBlocks.sixBits
-    case .iq4_XS: SignedSuperBlocks.curved
+    case .q2K: AffineSuperBlocks.twoBits
+    case .q4K: AffineSuperBlocks.fourBits
+    case .q5K: AffineSuperBlocks.fiveBits
+    case .q3K: SignedSuperBlocks.threeBits
+    case .q6K: SignedSuperBlocks.sixBits
+    case .iq4XS: SignedSuperBlocks.curved
     default: nil
     }
   }

@@ -50,7 +50,8 @@ struct CentredBlocks: BlockFormat {
     } else {
       scale = lanes.extreme / -middle
       lanes.truncatedCodes(
-        low: Floats(), inverse: GroupLanes.reciprocal(scale), shift: middle + 0.5, highest: 2 * middle - 1, into: &codes)
+        low: Floats(), inverse: GroupLanes.reciprocal(scale), shift: middle + 0.5, highest: 2 * middle - 1, into: &codes
+      )
     }
     for block in 0..<blocks {
       target.append(half: scale[block])

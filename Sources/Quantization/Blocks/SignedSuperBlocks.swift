@@ -24,21 +24,21 @@ struct SignedSuperBlocks: BlockFormat {
   static let threeBits = SignedSuperBlocks(
     layout: .threeBits, groupLength: 16, weighting: BlockWeighting(plain: .square, important: .block(factor: 2)),
     search: ScaleBlockFit(
-      levels: .uniform(-4, 3), starts: (-9...9).map { -(4 + 0.1 * Float($0)) } + [2.5, 2.75, 3, 3.25, 3.5, 3.75]),
+      levels: .uniform(-4, 3), starts: (-5...5).map { -(4 + 0.17 * Float($0)) } + [2.6, 3, 3.4]),
     scales: SignedSuperBlockFit(
-      groups: 16, levels: .uniform(-4, 3), lowest: -32, highest: 31, tops: [-32, -31, -30, -29, 31, 30]))
+      groups: 16, levels: .uniform(-4, 3), lowest: -32, highest: 31, tops: [-32, -30, 31]))
   static let sixBits = SignedSuperBlocks(
     layout: .sixBits, groupLength: 16, weighting: BlockWeighting(plain: .square, important: .plain),
     search: ScaleBlockFit(
       levels: .uniform(-32, 31),
-      starts: (-9...9).map { -(32 + 0.1 * Float($0)) } + [30.5, 30.75, 31, 31.25, 31.5]),
+      starts: (-2...3).map { -(32 + 0.4 * Float($0)) } + [31]),
     scales: SignedSuperBlockFit(
-      groups: 16, levels: .uniform(-32, 31), lowest: -128, highest: 127, tops: [-128, -127, 127]))
+      groups: 16, levels: .uniform(-32, 31), lowest: -128, highest: 127, tops: [-128]))
   static let curved = SignedSuperBlocks(
     layout: .curved, groupLength: 32, weighting: BlockWeighting(plain: .square, important: .block(factor: 2)),
     search: .curved,
     scales: SignedSuperBlockFit(
-      groups: 8, levels: .curved, lowest: -32, highest: 31, tops: [-32, -31, 31]))
+      groups: 8, levels: .curved, lowest: -32, highest: 31, tops: [-32, 31]))
 
   func encode(_ lanes: GroupLanes, blocks: Int, codes: inout [UInt8], into target: inout BlockBytes) {
     let fit = scales.fit(lanes, search.fit(lanes))

@@ -29,7 +29,7 @@ struct CurvedBlocks: BlockFormat {
 extension ScaleBlockFit {
   /// The largest magnitude lies at the outermost levels, −127 and 113, or about.
   static let curved = ScaleBlockFit(
-    levels: .curved, starts: (-7...7).map { -127 + Float($0) } + [113, 111, 109, 107, 105, 115, 117])
+    levels: .curved, starts: (-3...4).map { -127 + 2 * Float($0) } + [106, 110, 113, 116])
 }
 
 /// MXFP4 of the OCP microscaling formats: blocks of 32 FP4 codes (E2M1) and a scale that is a power of two, a byte e for

@@ -48,13 +48,11 @@ struct AffineSuperBlockFit {
       finish(&trial)
       keep(&best, trial)
     }
-    for _ in 0..<2 {
-      var trial = refitted(best, lanes)
-      evaluate(&trial, lanes)
-      for difference: Float in [0, -1, 1] { move(&trial, lanes, scaleBy: difference) }
-      finish(&trial)
-      keep(&best, trial)
-    }
+    var trial = refitted(best, lanes)
+    evaluate(&trial, lanes)
+    move(&trial, lanes, scaleBy: 0)
+    finish(&trial)
+    keep(&best, trial)
     return best
   }
 
