@@ -4,8 +4,10 @@ import Evaluation
 import Foundation
 import Kernels
 import Models
+import OrderedCollections
 import Packing
 import Quantization
+import Reports
 import SystemPackage
 import TestSupport
 import Testing
