@@ -105,8 +105,13 @@ package struct GGUFConversion: Sendable {
     ]
     metadata.merge(model.metadata) { first, _ in first }
     let embedding = items.first { $0.specification.name == "token_embd.weight" }
-    let tokenizer = try GGUFTokenizer.metadata(
-      folder: folder, size: embedding?.rows ?? 0, configuration: configuration, isWanted: options.writesTokenizer)
+    let tokenizer: GGUFMetadata
+    if let file = (source as? GGUFSource)?.file, options.writesTokenizer {
+      tokenizer = file.header.metadata.filter { $0.key.hasPrefix("tokenizer.") }
+    } else {
+      tokenizer = try GGUFTokenizer.metadata(
+        folder: folder, size: embedding?.rows ?? 0, configuration: configuration, isWanted: options.writesTokenizer)
+    }
     metadata.merge(tokenizer) { first, _ in first }
     if let importance = options.importance {
       metadata["quantize.imatrix.file"] = .string(options.importanceFile ?? "")
@@ -172,7 +177,7 @@ package struct GGUFConversion: Sendable {
   // MARK: Writing
 
   private struct Buffers {
-    let reader: any WeightReader
+    var reader: any WeightReader
     var encoders: [BlockType: BlockEncoder] = [:]
     var values: [Float] = []
     var moved: [Float] = []
@@ -206,15 +211,15 @@ package struct GGUFConversion: Sendable {
 
   private func write(_ tile: Int, of item: Item, to output: OutputFile, _ buffers: inout Buffers) throws -> Int {
     let rows = tile * item.rowsPerTile..<min((tile + 1) * item.rowsPerTile, item.rows)
-    var reader = buffers.reader
-    try Self.read(rows, of: item, &reader, &buffers.values, &buffers.moved)
+    try Self.read(rows, of: item, &buffers.reader, &buffers.values, &buffers.moved)
     if let place = buffers.values.firstIndex(where: { !$0.isFinite }) {
       throw GGUFError(
         file: source.place, tensor: item.specification.name,
         .notFinite(index: position(of: rows.lowerBound * item.columns + place, in: item.specification.shape)))
     }
     let type = item.specification.type
-    var encoder = buffers.encoders[type] ?? BlockEncoder(type)
+    // Taken out, so that its buffers are not copied.
+    var encoder = buffers.encoders.removeValue(forKey: type) ?? BlockEncoder(type)
     let values = buffers.values
     let isInRange = encoder.encode(
       values.span, columns: item.columns, importance: item.importance, into: &buffers.bytes)

@@ -204,6 +204,8 @@ extension GGUFModel {
     if let rotated = try integer("rope.dimension_count"), let whole = members["head_dim"]?.integer, rotated < whole {
       members["partial_rotary_factor"] = .number("\(Double(rotated) / Double(whole))")
     }
+    // Runtimes scale scores by the size of a head.
+    if name == "gemma2" || name == "gemma3" { members["query_pre_attn_scalar"] = members["head_dim"] }
     members["rope_scaling"] = try scaling(of: file, prefix, integer, real)
     members["tie_word_embeddings"] = .bool(file["output.weight"] == nil)
     let embedding = file["token_embd.weight"]
