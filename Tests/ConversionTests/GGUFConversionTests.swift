@@ -50,7 +50,18 @@ import Tokenizers
     "gemma2", "phi3", "phi3-longrope", "gpt2", "gpt2-bare",
   ])
   func inF32TheModelIsTheSame(_ name: String) throws {
-    let path = Fixtures.path("architectures/\(name)")
+    var path = Fixtures.path("architectures/\(name)")
+    if name == "gemma2" {
+      // The fixture's scale of scores is one that GGUF has no key for.
+      let refusal = #expect(throws: GGUFError.self) { try convert(path, .f32, to: "x.gguf", tokenizer: false) }
+      #expect(refusal?.description.contains("'query_pre_attn_scalar' must be 8") == true)
+      let changed = folder.appending("changed")
+      try FileManager.default.copyItem(atPath: path.string, toPath: changed.string)
+      let text = String(decoding: try readWhole(changed.appending("config.json")), as: UTF8.self)
+      let other = text.replacing("\"query_pre_attn_scalar\": 6", with: "\"query_pre_attn_scalar\": 8")
+      try Data(other.utf8).write(to: URL(fileURLWithPath: changed.appending("config.json").string))
+      path = changed
+    }
     let written = try convert(path, .f32, to: "f32.gguf", tokenizer: false)
     let original = try Checkpoint(path)
     let model = try Model(written, configuration: written.configuration)

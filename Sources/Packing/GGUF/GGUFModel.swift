@@ -57,6 +57,20 @@ package struct GGUFModel: Sendable {
     guard own != nil || hidden % heads == 0 else { throw reader.error("num_attention_heads", "a divisor of \(hidden)") }
     headDimension = own ?? hidden / heads
     guard headDimension > 0, headDimension % 2 == 0 else { throw reader.error("head_dim", "an even number above 0") }
+    // Two things of Gemma that have no key: runtimes assume them.
+    if architecture.name == "gemma2" || architecture.name == "gemma3" {
+      let scalar = configuration["query_pre_attn_scalar"]?.double ?? 256
+      let allowed = architecture.name == "gemma2" && blocks == 46 ? hidden / heads : headDimension
+      guard scalar == Double(allowed) else {
+        throw reader.error("query_pre_attn_scalar", "\(allowed), which runtimes of GGUF files assume")
+      }
+    }
+    if architecture.name == "gemma3", let types = configuration["layer_types"]?.array {
+      let usual = types.indices.map { ($0 + 1) % 6 == 0 ? "full_attention" : "sliding_attention" }
+      guard types.map(\.string) == usual else {
+        throw reader.error("layer_types", "full attention in every sixth layer, which runtimes of GGUF files assume")
+      }
+    }
     metadata = keys
     isTied = configuration["tie_word_embeddings"]?.bool ?? architecture.isTiedByDefault
     if whole("feed_forward_length") == nil { metadata[prefix + "feed_forward_length"] = .uint32(UInt32(4 * hidden)) }
