@@ -144,7 +144,7 @@ package struct GroupLanes {
   // MARK: Trials
 
   // These loops take four lanes at a time, over all values of the group: that many variables fit into the registers that
-  // every target has, and comparisons become its minimum and maximum instructions. 2.5 times as fast as sixteen lanes.
+  // every target has, and comparisons become its minimum and maximum instructions.
 
   /// For the codes nearest to (x − low) · inverse: Σwq, Σwq², Σwqx.
   package func affineTrial(low: Floats, inverse: Floats, highest: Float) -> (Floats, Floats, Floats) {
