@@ -112,7 +112,7 @@ import Tokenizers
     let member = try #require(packed.checkpoint["\(record.name).group_index"])
     let file = member.file.path
     var bytes = try readWhole(file)
-    let place = member.file.header.dataStart + member.entry.bytes.lowerBound
+    let place = member.entry.bytes.lowerBound
     bytes[place + 3] = 0x40
     try FileManager.default.removeItem(atPath: file.string)
     try Data(bytes).write(to: URL(fileURLWithPath: file.string))
