@@ -3,14 +3,14 @@ import Kernels
 /// The weights of one block in memory, as float32.
 package struct BlockWeights: Sendable {
   package struct Expert: Sendable {
-    package let input: LoadedLinear
-    package let output: LoadedLinear
+    package var input: LoadedLinear
+    package var output: LoadedLinear
   }
 
   package struct Norms: Sendable {
-    package let before: LoadedNorm?
-    package let after: LoadedNorm?
-    package let onSum: LoadedNorm?
+    package var before: LoadedNorm?
+    package var after: LoadedNorm?
+    package var onSum: LoadedNorm?
 
     fileprivate init(_ norms: BranchNorms, _ loader: WeightLoader) throws {
       before = try loader.norm(norms.before)
@@ -19,17 +19,17 @@ package struct BlockWeights: Sendable {
     }
   }
 
-  package let attentionInput: LoadedLinear
-  package let attentionOutput: LoadedLinear
-  package let queryNorm: LoadedNorm?
-  package let keyNorm: LoadedNorm?
-  package let attentionNorms: Norms
+  package var attentionInput: LoadedLinear
+  package var attentionOutput: LoadedLinear
+  package var queryNorm: LoadedNorm?
+  package var keyNorm: LoadedNorm?
+  package var attentionNorms: Norms
   /// `[heads, buckets]`.
   package let relativeBias: [[Float]]?
-  package let feedForwardNorms: Norms
+  package var feedForwardNorms: Norms
   package let router: LoadedLinear?
   /// One, or the experts of a mixture.
-  package let feedForward: [Expert]
+  package var feedForward: [Expert]
 
   package init(_ block: BlockDescription, _ loader: WeightLoader) throws {
     attentionInput = try loader.projection(block.attention.input)

@@ -4,14 +4,14 @@ import Kernels
 /// Weights of a linear layer or a projection, as float32: y = x·weightᵀ + bias.
 package struct LoadedLinear: Sendable {
   /// `[outputs, inputs]`.
-  package let weight: Matrix
-  package let bias: [Float]?
+  package var weight: Matrix
+  package var bias: [Float]?
 }
 
 package struct LoadedNorm: Sendable {
   package let description: NormDescription
-  package let weight: [Float]
-  package let bias: [Float]
+  package var weight: [Float]
+  package var bias: [Float]
 }
 
 /// Reads tensors of a model as float32 matrices, in parallel tiles.
