@@ -39,6 +39,7 @@ bench: build
 	Benchmarks/run $(PROGRAM) $(if $(PEER),--peer $(PEER))
 	Benchmarks/forward $(PROGRAM) .build/release/ForwardBenchmarks $(if $(PEER),--peer $(PEER))
 	.build/release/KernelBenchmarks
+	Benchmarks/calibration $(PROGRAM) $(if $(PEER),--peer $(PEER))
 
 # One binary with the Swift libraries inside, completions for three shells, and the manual page.
 # OpenBLAS goes in, too: a folder with its archives alone comes first on the linker's way.

@@ -40,16 +40,19 @@ package struct BlockCalibration {
     package var usesOriginalInputs: Bool
     /// Whether the original model runs along, so that layers can make up for what earlier ones changed.
     package var runsOriginal: Bool
+    /// Whether layers whose output is added to the residual stream are to set the stream right, not their output alone.
+    package var correctsStream: Bool
 
     package init(
       workers: Int, memoryLimit: Int, spillFolder: FilePath, usesOriginalInputs: Bool = false,
-      runsOriginal: Bool = false
+      runsOriginal: Bool = false, correctsStream: Bool = true
     ) {
       self.workers = workers
       self.memoryLimit = memoryLimit
       self.spillFolder = spillFolder
       self.usesOriginalInputs = usesOriginalInputs
       self.runsOriginal = runsOriginal && !usesOriginalInputs
+      self.correctsStream = correctsStream
     }
   }
 
@@ -187,23 +190,30 @@ package struct BlockCalibration {
       }
       try step(1)
       for track in tracks { try attend(track) }
+      // The original goes ahead: what its stream is after a branch is what the quantized layer aims at.
+      if let original, !block.isParallel { try addAttention(original) }
       try work(
         on: ProjectionDescription([block.attention.output]), \.attentionOutput, width: quantized.attended.width,
-        meetsStream: block.attentionNorms.after == nil
+        meetsStream: meetsStream(block.attentionNorms)
       ) { track, group, x in
         try track.attended.read(groups[group].rows) {
           copyColumns(MatrixColumns($0, from: 0), into: x, at: 0, count: x.rows)
         }
       }
       try step(2)
-      if !block.isParallel { try addAttention() }
+      if !block.isParallel { try addAttention(quantized) }
       switch block.feedForward {
       case .gated(let input, let output, _): try feedForward(input, output)
       case .plain(let input, let output, _): try feedForward(ProjectionDescription([input]), output)
       case .mixture(let mixture): try self.mixture(mixture)
       }
-      if block.isParallel { try addAttention() }
+      if block.isParallel { try tracks.forEach(addAttention) }
       try step(5)
+    }
+
+    /// Whether a branch's output is added to the stream as it is, and nothing else is added or done to it.
+    private func meetsStream(_ norms: BranchNorms) -> Bool {
+      options.correctsStream && !block.isParallel && norms.after == nil && norms.onSum == nil
     }
 
     private func attend(_ track: Track) throws {
@@ -217,12 +227,10 @@ package struct BlockCalibration {
       }
     }
 
-    private func addAttention() throws {
-      for track in tracks {
-        for group in groups {
-          try track.states.update(group.rows) { hidden in
-            try track.attended.read(group.rows) { track.forward.addAttention($0, to: hidden) }
-          }
+    private func addAttention(_ track: Track) throws {
+      for group in groups {
+        try track.states.update(group.rows) { hidden in
+          try track.attended.read(group.rows) { track.forward.addAttention($0, to: hidden) }
         }
       }
     }
@@ -242,16 +250,7 @@ package struct BlockCalibration {
         }
         return inners
       }
-      try work(
-        on: ProjectionDescription([output]), \.feedForward[0].output, width: output.inputs,
-        meetsStream: block.feedForwardNorms.after == nil && !block.isParallel
-      ) { track, group, x in
-        try inners[track.index].read(groups[group].rows) {
-          copyColumns(MatrixColumns($0, from: 0), into: x, at: 0, count: x.rows)
-        }
-      }
-      try step(4)
-      for track in tracks {
+      func add(_ track: Track) throws {
         for group in groups {
           let branch = pool.take(rows: group.rows.count, columns: width)
           try inners[track.index].read(group.rows) { inner in
@@ -261,6 +260,17 @@ package struct BlockCalibration {
           pool.give(branch)
         }
       }
+      if let original { try add(original) }
+      try work(
+        on: ProjectionDescription([output]), \.feedForward[0].output, width: output.inputs,
+        meetsStream: meetsStream(block.feedForwardNorms)
+      ) { track, group, x in
+        try inners[track.index].read(groups[group].rows) {
+          copyColumns(MatrixColumns($0, from: 0), into: x, at: 0, count: x.rows)
+        }
+      }
+      try step(4)
+      try add(quantized)
     }
 
     /// Gives a body what the feed-forward layer reads.
@@ -308,7 +318,7 @@ package struct BlockCalibration {
     /// Collects the evidence of one input, and has the layers that read it quantized.
     /// - Parameters:
     ///   - rows: for each group the tokens that reach the layers; nil: all.
-    ///   - meetsStream: whether the layers' output is added to the residual stream as it is.
+    ///   - meetsStream: whether the layer's output is to take the stream to where the original's already is.
     ///   - fill: writes the inputs of a group.
     private func work(
       on projection: ProjectionDescription, _ layer: (BlockWeights) -> LoadedLinear, width: Int,
@@ -317,34 +327,35 @@ package struct BlockCalibration {
       guard projection.linears.contains(where: isWanted) else { return }
       let loaded = layer(quantized.weights)
       var hessian = Hessian(dimension: width)
-      let target = original.map { _ in
-        OutputTarget(inputs: width, residualWidth: meetsStream && chosen == nil ? projection.outputs : nil)
-      }
+      let target = original.map { _ in OutputTarget(inputs: width, outputs: meetsStream ? projection.outputs : nil) }
       var heldOut: HeldOutInputs?
       for (index, group) in groups.enumerated() {
         let count = chosen?[index].count ?? group.rows.count
         guard count > 0 else { continue }
-        let x = pool.take(rows: count, columns: width)
-        try fill(quantized, index, x)
-        let other = try original.map { track in
+        func filled(_ track: Track) throws -> Matrix {
           let x = pool.take(rows: count, columns: width)
           try fill(track, index, x)
           return x
         }
+        let x = try filled(quantized)
         if group.isHeldOut {
           let bounds = group.batch.sequences.map { range in
             chosen.map { $0[index].count { $0 < range.lowerBound } } ?? range.lowerBound
           }
-          heldOut = HeldOutInputs(inputs: x, originals: other, bounds: bounds + [count])
+          heldOut = HeldOutInputs(inputs: x, originals: try original.map(filled), bounds: bounds + [count])
           continue
         }
         try hessian.add(x, workers: options.workers)
-        if let other {
-          subtract(x, from: other, workers: options.workers)
-          try withStreamError(group, isNeeded: target?.residual != nil) {
-            target?.add(x, shift: other, error: $0, workers: options.workers)
+        if let original, let target {
+          let aim: Matrix
+          if meetsStream {
+            aim = try streamAim(of: original, group, bias: loaded.bias)
+          } else {
+            aim = try filled(original)
+            subtract(x, from: aim, workers: options.workers)
           }
-          pool.give(other)
+          target.add(x, aim, workers: options.workers)
+          pool.give(aim)
         }
         pool.give(x)
       }
@@ -352,16 +363,15 @@ package struct BlockCalibration {
       if let heldOut { pool.give([heldOut.inputs] + (heldOut.originals.map { [$0] } ?? [])) }
     }
 
-    /// The residual stream of the original model less that of the quantized one.
-    private func withStreamError(_ group: Group, isNeeded: Bool, _ body: (Matrix?) -> Void) throws {
-      guard isNeeded, let original else { return body(nil) }
-      let error = pool.take(rows: group.rows.count, columns: width)
+    /// What a layer should give, without its bias, for the stream to become that of the original model.
+    private func streamAim(of original: Track, _ group: Group, bias: [Float]?) throws -> Matrix {
+      let aim = pool.take(rows: group.rows.count, columns: width)
       try original.states.read(group.rows) {
-        copyColumns(MatrixColumns($0, from: 0), into: error, at: 0, count: error.rows)
+        copyColumns(MatrixColumns($0, from: 0), into: aim, at: 0, count: aim.rows)
       }
-      try quantized.states.read(group.rows) { subtract($0, from: error, workers: options.workers) }
-      body(error)
-      pool.give(error)
+      try quantized.states.read(group.rows) { subtract($0, from: aim, workers: options.workers) }
+      if let bias { subtract(row: bias, from: aim, workers: options.workers) }
+      return aim
     }
 
     /// Has layers quantized, in the order of rows that the checkpoint has.

@@ -51,7 +51,8 @@ struct CalibratedLayers {
       heldOut: windows.heldOut.map { Array(windows.tokens[$0]) },
       BlockCalibration.Options(
         workers: workers, memoryLimit: resources.memoryLimit / 2, spillFolder: resources.spillFolder,
-        usesOriginalInputs: options.usesOriginalInputs, runsOriginal: options.correctsOutputs))
+        usesOriginalInputs: options.usesOriginalInputs, runsOriginal: options.correction != .none,
+        correctsStream: options.correction == .layer))
     var outcomes: [LayerOutcome] = []
     try calibration.run(
       isWanted: { wanted[$0.weight] != nil }, onProgress: onProgress
@@ -76,13 +77,20 @@ struct CalibratedLayers {
   ) throws -> (AffineWeight, LayerOutcome) {
     let options = plan.recipe.calibration
     do {
-      let method = try GPTQ(scheme: scheme.rounding, order: options.order, dampening: options.dampening)
+      let dampening = options.dampening(inputs: problem.weight.columns, tokens: problem.hessian.tokens)
+      let method = try GPTQ(
+        scheme: scheme.rounding, order: options.order, dampening: dampening, sweeps: options.sweeps)
       let weight = problem.weight
       let goal = Matrix(rows: weight.rows, columns: weight.columns)
       copyColumns(MatrixColumns(weight, from: 0), into: goal, at: 0, count: weight.rows)
-      _ = problem.target?.shift(goal, hessian: problem.hessian, dampening: options.dampening, workers: workers)
+      var asymmetry: Asymmetry?
+      if options.correction == .columns, case .inputs(let shift) = problem.target?.evidence {
+        asymmetry = Asymmetry(shift: shift)
+      } else {
+        _ = problem.target?.shift(goal, hessian: problem.hessian, dampening: dampening, workers: workers)
+      }
       let result = try method.quantize(
-        goal, hessian: problem.hessian, weighsRanges: true, workers: workers)
+        goal, hessian: problem.hessian, asymmetry: asymmetry, weighsRanges: true, workers: workers)
       var quantized = result.weight
       var fallback = result.fallback?.description
       var errors: HeldOutErrors?

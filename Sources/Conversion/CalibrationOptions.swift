@@ -14,25 +14,43 @@ package struct CalibrationOptions: Hashable, Sendable {
   package var seed: UInt64?
   /// Windows that are never calibrated on, to measure errors with.
   package var heldOut = 8
-  package var dampening = 0.01
+  /// Share of the mean diagonal that is added to a Hessian; nil: see `dampening(inputs:tokens:)`.
+  package var dampening: Double?
+  /// Sweeps of coordinate descent after GPTQ.
+  package var sweeps = 8
   package var order = GPTQ.ColumnOrder.activation
   /// Whether layers see the inputs that the original model gives, not those that quantized blocks give.
   package var usesOriginalInputs = false
-  /// Whether the original model runs along, and layers make up for what earlier ones changed.
-  package var correctsOutputs = true
+  package var correction = OutputCorrection.layer
   /// Whether a layer that the method made worse than rounding to nearest is rounded to nearest.
   package var fallsBack = false
 
   package init() {}
+
+  /// One percent, or more where tokens are few for the inputs of a layer: their sample of H is then noisy by about this
+  /// share.
+  func dampening(inputs: Int, tokens: Int) -> Double {
+    dampening ?? min(GPTQ.largestDampening, max(0.01, Double(inputs) / Double(max(1, tokens))))
+  }
 
   var json: JSONValue {
     [
       "sources": .array(sources.map { ["name": .string($0.name), "weight": .real($0.weight)] }),
       "samples": .integer(samples), "sequence_length": sequenceLength.map { .integer($0) } ?? .null,
       "layout": .string(layout.rawValue), "seed": seed.map { .number("\($0)") } ?? .null,
-      "held_out": .integer(heldOut), "dampening": .real(dampening), "activation_order": .bool(order == .activation),
-      "original_inputs": .bool(usesOriginalInputs), "correct_outputs": .bool(correctsOutputs),
+      "held_out": .integer(heldOut), "dampening": dampening.map { .real($0) } ?? "automatic",
+      "sweeps": .integer(sweeps), "activation_order": .bool(order == .activation),
+      "original_inputs": .bool(usesOriginalInputs), "output_correction": .string(correction.rawValue),
       "fallback_rtn": .bool(fallsBack),
     ]
   }
+}
+
+/// How layers make up for what quantized ones before them changed; the original model then runs along.
+package enum OutputCorrection: String, CaseIterable, Hashable, Sendable {
+  /// Each layer is first set to what gives the original's outputs, or residual stream, from the inputs it now has.
+  case layer
+  /// GPTQ corrects for it column by column (GPTAQ, arXiv 2504.02692).
+  case columns
+  case none
 }

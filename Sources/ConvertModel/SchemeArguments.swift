@@ -110,16 +110,30 @@ struct CalibrationArguments: ParsableArguments {
   @Option(help: ArgumentHelp("Windows to hold out, on which errors are measured.", valueName: "count"))
   var heldOut = 8
 
-  @Option(help: "GPTQ: what is added to the Hessian's diagonal, as a share of its mean.")
-  var dampening = 0.01
+  @Option(
+    help: ArgumentHelp(
+      """
+      GPTQ: what is added to the Hessian's diagonal, as a share of its mean. (default: 0.01, or inputs / tokens where \
+      that is more)
+      """, valueName: "share"))
+  var dampening: Double?
+
+  @Option(
+    help: ArgumentHelp(
+      "GPTQ: sweeps of coordinate descent over codes and scales that follow; 0 for GPTQ as published.",
+      valueName: "count"))
+  var sweeps = 8
 
   @Flag(inversion: .prefixedNo, help: "GPTQ: take columns by falling size of their inputs.")
   var activationOrder = true
 
-  @Flag(
-    inversion: .prefixedNo,
-    help: "Run the original model along, and let layers make up for what quantized ones before them changed.")
-  var correctOutputs = true
+  @Option(
+    help: ArgumentHelp(
+      """
+      How layers make up for what quantized ones before them changed, by the original model, which runs along: 'layer' \
+      sets each to what gives the original's outputs, 'columns' corrects within GPTQ (GPTAQ), 'none' does not.
+      """, valueName: "way"))
+  var outputCorrection = OutputCorrection.layer
 
   @Flag(help: "Give layers the inputs of the original model, not those that quantized layers before them give.")
   var parallelEvidence = false
@@ -144,7 +158,8 @@ struct CalibrationArguments: ParsableArguments {
     options.dampening = dampening
     options.order = activationOrder ? .activation : .natural
     options.usesOriginalInputs = parallelEvidence
-    options.correctsOutputs = correctOutputs && !parallelEvidence
+    options.correction = parallelEvidence ? .none : outputCorrection
+    options.sweeps = sweeps
     options.fallsBack = fallbackRtn
     return options
   }
@@ -159,13 +174,15 @@ struct CalibrationArguments: ParsableArguments {
     guard (0...CalibrationWindows.Options.windowLimit).contains(heldOut) else {
       throw ValidationError("--held-out \(heldOut): from 0")
     }
-    guard dampening > 0, dampening <= GPTQ.largestDampening else {
+    if let dampening, !(dampening > 0 && dampening <= GPTQ.largestDampening) {
       throw ValidationError("--dampening \(dampening): above 0, at most \(GPTQ.largestDampening)")
     }
+    guard (0...1000).contains(sweeps) else { throw ValidationError("--sweeps \(sweeps): 0 to 1000") }
   }
 }
 
 extension CalibrationWindows.Layout: ExpressibleByArgument {}
+extension OutputCorrection: ExpressibleByArgument {}
 
 /// How the program runs.
 struct RunningArguments: ParsableArguments {

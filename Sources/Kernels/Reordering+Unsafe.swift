@@ -25,6 +25,24 @@ package func dampedLowerTriangle(
   return result
 }
 
+/// Symmetric `h`, scaled, and something added to its diagonal, which is 1 where that of h is 0.
+package func damped(_ h: Matrix, factor: Double, damping: Double, workers: Int) -> Matrix {
+  let size = h.rows
+  precondition(h.columns == size)
+  let result = Matrix(unwrittenRows: size, columns: size)
+  let tileSize = 64
+  runTiles(count: (size + tileSize - 1) / tileSize, workers: workers) { tile in
+    for row in (tile * tileSize)..<min((tile + 1) * tileSize, size) {
+      // Bounds: one row of each.
+      let source = h.base + row * size
+      let target = result.base + row * size
+      for column in 0..<size { target[column] = Float(Double(source[column]) * factor) }
+      target[row] = source[row] == 0 ? 1 : Float(Double(source[row]) * factor + damping)
+    }
+  }
+  return result
+}
+
 /// A square matrix with rows and columns in another order, scaled.
 package func reordered(_ h: Matrix, order: [Int32], factor: Double, workers: Int) -> Matrix {
   let size = order.count

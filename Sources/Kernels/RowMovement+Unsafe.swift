@@ -102,6 +102,19 @@ package func subtract(_ x: Matrix, from y: Matrix, workers: Int) {
   }
 }
 
+/// Subtracts a row from every row in use of `y`.
+package func subtract(row: [Float], from y: Matrix, workers: Int) {
+  precondition(row.count == y.columns)
+  let tileSize = 64
+  runTiles(count: (y.rows + tileSize - 1) / tileSize, workers: workers) { tile in
+    for index in (tile * tileSize)..<min((tile + 1) * tileSize, y.rows) {
+      // Bounds: one row.
+      let target = y.base + index * y.columns
+      for column in 0..<y.columns { target[column] -= row[column] }
+    }
+  }
+}
+
 /// Σ x² of a row, in lanes of a fixed order, ended in double precision.
 package func sumOfSquares(_ x: Matrix, row: Int) -> Double {
   precondition(row >= 0 && row < x.rows)

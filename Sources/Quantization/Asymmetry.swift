@@ -15,6 +15,13 @@ package struct Asymmetry: Sendable {
     (self.sum, self.strength) = (sum, strength)
   }
 
+  /// - Parameter shift: Σ x·(x̃ − x)ᵀ, the transpose, as `OutputTarget` collects it.
+  package init(shift: Matrix, strength: Float = 0.25) {
+    let sum = Matrix(rows: shift.columns, columns: shift.rows)
+    addTransposed(shift, to: sum)
+    self.init(sum: sum, strength: strength)
+  }
+
   /// P = ((X̃ − X)·Xᵀ·Uᵀ, its part above the diagonal)·U with H⁻¹ = Uᵀ·U: by how much a column that is quantized moves
   /// the targets of later ones.
   ///

@@ -37,6 +37,9 @@ package struct GPTQ: Hashable, Sendable {
   package let dampening: Double
   /// Columns that are quantized before products take over. Changes codes in the last bits of sums only.
   package let columnBlock: Int
+  /// Sweeps of coordinate descent over codes and scales that follow; 0: GPTQ as published. Not done where groups are
+  /// scattered over the columns.
+  package let sweeps: Int
 
   /// Dampening is raised tenfold up to this share when the factorization fails.
   package static let largestDampening = 1.0
@@ -46,7 +49,7 @@ package struct GPTQ: Hashable, Sendable {
   /// - Parameter scheme: absmax or zero points, by groups or rows; `ScaleSearch.mse` searches ranges.
   package init(
     scheme: WeightScheme, order: ColumnOrder = .activation, groupRanges: GroupRanges = .original,
-    dampening: Double = 0.01, columnBlock: Int = 128
+    dampening: Double = 0.01, columnBlock: Int = 128, sweeps: Int = 0
   ) throws(GPTQError) {
     guard scheme.method == .absmax || scheme.method == .zeroPoint else { throw .method(scheme.method) }
     guard scheme.granularity != .tensor else { throw .granularity }
@@ -57,6 +60,7 @@ package struct GPTQ: Hashable, Sendable {
     self.groupRanges = groupRanges
     self.dampening = dampening
     self.columnBlock = columnBlock
+    self.sweeps = sweeps
   }
 
   /// What came of one weight.
@@ -115,9 +119,14 @@ package struct GPTQ: Hashable, Sendable {
         of: hessian.sum, order: problem.columnAt, factor: 1 / mean, damping: share, workers: workers)
       guard let column = factorCholesky(factor, workers: workers) else {
         let shifts = asymmetry?.shifts(order: problem.columnAt, scale: 1 / mean, factor: factor, workers: workers)
-        let (quantized, loss) = try problem.solve(weight, factor: factor, shifts: shifts, workers: workers)
+        var (quantized, loss) = try problem.solve(weight, factor: factor, shifts: shifts, workers: workers)
         guard loss.isFinite else {
           return try roundedToNearest(weight, importance: importance, dead: dead, because: .diverged, workers: workers)
+        }
+        if sweeps > 0, quantized.groupIndex == nil, asymmetry == nil {
+          let descent = CoordinateDescent(sweeps: sweeps, scaleType: scheme.scaleType)
+          let h = damped(hessian.sum, factor: 1 / mean, damping: share, workers: workers)
+          loss = descent.improve(&quantized, towards: weight, h: h, dead: dead, workers: workers)
         }
         return Result(
           weight: quantized, dampening: share, deadColumns: dead, fallback: nil,

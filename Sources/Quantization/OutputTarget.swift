@@ -1,34 +1,41 @@
 import Kernels
 
-/// What a layer would have to be, on the inputs that quantized layers before it give, to have the outputs that it has in
-/// the original model; and, where its output is added to a residual stream, to take off the error that stands there.
+/// What a layer would have to be, on the inputs that quantized layers before it give, for the model to stay what it was.
 ///
-/// With inputs x of the quantized model, x̃ of the original one, and the stream's error r (original less quantized), the
-/// weight that is quantized in W's place minimizes, over the calibration tokens,
+/// With inputs x of the quantized model and outputs t that the layer should have for them, the weight that is quantized in
+/// W's place minimizes, over the calibration tokens,
 ///
-///     Σ ‖W·x̃ + r − W′·x‖² + λ·‖W′ − W‖²        whence        W′ = W + (W·Σ (x̃ − x)·xᵀ + Σ r·xᵀ)·(Σ x·xᵀ + λ·I)⁻¹
+///     Σ ‖t − W′·x‖² + λ·‖W′ − W‖²        whence        W′ = W + Σ (t − W·x)·xᵀ·(Σ x·xᵀ + λ·I)⁻¹
 ///
-/// The first term is what GPTAQ corrects for column by column (arXiv 2504.02692, eq. 7); solved for the whole layer it
-/// is a ridge regression, and any quantizer can follow.
+/// Where the layer's output is added to a residual stream, t is what takes the stream of the quantized model, h, to that
+/// of the original one after the addition: t = h̃ − h, so that the layer also takes off what earlier layers left standing.
+/// Elsewhere t = W·x̃ with the original model's inputs x̃, and the sum is W·Σ (x̃ − x)·xᵀ. The latter is what GPTAQ corrects
+/// for column by column (arXiv 2504.02692, eq. 7); solved for the whole layer it is a ridge regression, and any quantizer
+/// can follow.
 package struct OutputTarget: Sendable {
-  /// Σ x·(x̃ − x)ᵀ, `[inputs, inputs]`: row i belongs to x_i.
-  package private(set) var inputShift: Matrix
-  /// Σ x·rᵀ, `[inputs, outputs]`; nil where the output meets no stream.
-  package private(set) var residual: Matrix?
+  package enum Evidence: Sendable {
+    /// Σ x·(x̃ − x)ᵀ, `[inputs, inputs]`: row i belongs to x_i.
+    case inputs(Matrix)
+    /// Σ x·tᵀ, `[inputs, outputs]`.
+    case outputs(Matrix)
+  }
 
-  package init(inputs: Int, residualWidth: Int?) {
-    inputShift = Matrix(rows: inputs, columns: inputs)
-    residual = residualWidth.map { Matrix(rows: inputs, columns: $0) }
+  package let evidence: Evidence
+
+  /// - Parameter outputs: the width of t; nil: the original model's inputs are what is known.
+  package init(inputs: Int, outputs: Int?) {
+    evidence =
+      outputs.map { .outputs(Matrix(rows: inputs, columns: $0)) } ?? .inputs(Matrix(rows: inputs, columns: inputs))
   }
 
   /// Adds tokens.
   /// - Parameters:
   ///   - x: `[tokens, inputs]`, of the quantized model.
-  ///   - shift: x̃ − x, the same shape.
-  ///   - error: r, `[tokens, outputs]`.
-  package func add(_ x: Matrix, shift: Matrix, error: Matrix?, workers: Int) {
-    accumulateCrossProduct(x, shift, into: inputShift, workers: workers)
-    if let error, let residual { accumulateCrossProduct(x, error, into: residual, workers: workers) }
+  ///   - other: x̃ − x or t, `[tokens, …]`.
+  package func add(_ x: Matrix, _ other: Matrix, workers: Int) {
+    switch evidence {
+    case .inputs(let sum), .outputs(let sum): accumulateCrossProduct(x, other, into: sum, workers: workers)
+    }
   }
 
   /// Replaces a weight `[outputs, inputs]` by W′.
@@ -43,10 +50,16 @@ package struct OutputTarget: Sendable {
     let factor = dampedLowerTriangle(
       of: hessian.sum, order: natural, factor: 1 / mean, damping: dampening, workers: workers)
     guard factorCholesky(factor, workers: workers) == nil else { return false }
-    // Rows of the right-hand side are outputs: W·shiftᵀ + residualᵀ.
+    // Rows of the right-hand side are outputs.
     let change = Matrix(rows: weight.rows, columns: weight.columns)
-    multiply(weight, transposed: inputShift, into: change, workers: workers)
-    if let residual, residual.columns == weight.rows { addTransposed(residual, to: change) }
+    switch evidence {
+    case .inputs(let shift): multiply(weight, transposed: shift, into: change, workers: workers)
+    case .outputs(let sum):
+      guard sum.columns == weight.rows else { return false }
+      multiply(weight, transposed: hessian.sum, into: change, workers: workers)
+      scale(change, by: -1, workers: workers)
+      addTransposed(sum, to: change)
+    }
     scale(change, by: Float(1 / mean), workers: workers)
     solve(change, timesInverseOf: factor, transposed: true, workers: workers)
     solve(change, timesInverseOf: factor, transposed: false, workers: workers)
