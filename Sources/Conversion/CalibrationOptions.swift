@@ -25,6 +25,8 @@ package struct CalibrationOptions: Hashable, Sendable {
   /// Whether a layer that the method made worse than rounding to nearest is rounded to nearest.
   package var fallsBack = false
 
+  package var learning = LearningOptions()
+
   package init() {}
 
   /// One percent, or more where tokens are few for the inputs of a layer: their sample of H is then noisy by about this
@@ -42,6 +44,34 @@ package struct CalibrationOptions: Hashable, Sendable {
       "sweeps": .integer(sweeps), "activation_order": .bool(order == .activation),
       "original_inputs": .bool(usesOriginalInputs), "output_correction": .string(correction.rawValue),
       "fallback_rtn": .bool(fallsBack),
+    ]
+  }
+}
+
+/// How the method `learned` goes on from GPTQ's codes.
+package struct LearningOptions: Hashable, Sendable {
+  /// Steps for each block.
+  package var iterations = 0
+  /// Steps for the whole model, against the original's predictions.
+  package var distillation = 100
+  /// Windows of a step.
+  package var batchSize = 8
+  /// The first step of a rounding offset, in codes; nil: see `rate(iterations:)`.
+  package var rate: Float?
+
+  package init() {}
+
+  /// With linear decay the steps of one sign add up to half a code.
+  func rate(iterations: Int) -> Float { rate ?? min(0.01, 1 / Float(max(1, iterations))) }
+
+  func method(iterations: Int) -> LearnedRounding {
+    LearnedRounding(iterations: iterations, batchSize: batchSize, rate: rate(iterations: iterations))
+  }
+
+  var json: JSONValue {
+    [
+      "iterations": .integer(iterations), "distillation": .integer(distillation), "batch_size": .integer(batchSize),
+      "learning_rate": rate.map { .real(Double($0)) } ?? "automatic",
     ]
   }
 }

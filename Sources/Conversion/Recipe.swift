@@ -70,6 +70,11 @@ package struct Recipe: Hashable, Sendable {
     ([options.method] + overrides.map(\.options.method)).contains { $0?.isCalibrated ?? false }
   }
 
+  /// Whether a tensor may ask for learned rounding.
+  package var needsLearning: Bool {
+    ([options.method] + overrides.map(\.options.method)).contains { $0 == .learned }
+  }
+
   /// What is to become of a tensor.
   package enum Decision: Hashable, Sendable {
     case quantize(WeightScheme)
@@ -120,6 +125,7 @@ package struct Recipe: Hashable, Sendable {
       })
     members["allow_nonfinite"] = .string(nonFinite.rawValue)
     if needsCalibration { members["calibration"] = calibration.json }
+    if needsLearning { members["learning"] = calibration.learning.json }
     return .object(members)
   }
 }

@@ -124,28 +124,47 @@ package final class RoundingState: Sendable {
     (position .>= -0.5) .& (position .<= Float(highestCode) + 0.5)
   }
 
-  /// Moves each offset by `rate` against the sign of its gradient, or of the gradient's running mean; offsets stay within
-  /// ±½ (SignRound, arXiv 2309.05516, eq. 5).
-  /// - Parameter decay: of the running mean.
-  package func stepOffsets(gradient: Matrix, rate: Float, decay: Float, workers: Int) {
+  /// Moves each offset against the running mean of its gradient; offsets stay within ±½.
+  ///
+  /// The step is `rate` times the mean over the root mean square of the group's means, at most 2 · rate: weights whose
+  /// gradients agree from step to step move, the others hardly do. With `signs`, it is `rate` for all (SignRound, arXiv
+  /// 2309.05516, eq. 5).
+  /// - Parameter decay: of the running mean; without momenta each gradient counts by itself.
+  package func stepOffsets(gradient: Matrix, rate: Float, decay: Float, signs: Bool, workers: Int) {
     precondition(gradient.rows == anchors.rows && gradient.columns == anchors.columns)
     forEachGroup(workers: workers) { element, count, group in
       // Bounds: as in decode.
       let (scale, zeroPoint) = (scales.base[group], zeroPoints.base[group])
       let inverse = scale == 0 ? 0 : 1 / scale
       let (anchor, offset, slope) = (anchors.base + element, offsets.base + element, gradient.base + element)
+      var squares = Floats.zero
       for index in stride(from: 0, to: count, by: 16) {
-        var value = offset.lanes(index, of: count)
-        let position = anchor.lanes(index, of: count) * inverse + zeroPoint + value
+        let position = anchor.lanes(index, of: count) * inverse + zeroPoint + offset.lanes(index, of: count)
         var own = (slope.lanes(index, of: count) * scale).replacing(with: 0, where: .!self.isInside(position))
         if let momenta {
           own = momenta.base.lanes(element + index, of: element + count) * decay + own * (1 - decay)
           momenta.base.store(own, at: element + index, of: element + count)
+        } else {
+          slope.store(own, at: index, of: count)
         }
-        value = (value - rate).replacing(with: value, where: .!(own .> 0))
-          .replacing(with: value + rate, where: own .< 0)
-        value = value.replacing(with: -0.5, where: value .< -0.5).replacing(with: 0.5, where: value .> 0.5)
-        offset.store(value, at: index, of: count)
+        squares += own * own
+      }
+      let deviation = (squares.total / Float(count)).squareRoot()
+      let factor = deviation > 0 ? rate / deviation : 0
+      let means = momenta.map { $0.base + element } ?? slope
+      for index in stride(from: 0, to: count, by: 16) {
+        let value = offset.lanes(index, of: count)
+        let mean = means.lanes(index, of: count)
+        var step = mean * factor
+        let bound: Float = signs ? 0 : 2 * rate
+        step = step.replacing(with: bound, where: step .> bound).replacing(with: -bound, where: step .< -bound)
+        if signs {
+          step = Floats.zero.replacing(with: rate, where: mean .> 0).replacing(with: -rate, where: mean .< 0)
+        }
+        let moved = value - step
+        offset.store(
+          moved.replacing(with: -0.5, where: moved .< -0.5).replacing(with: 0.5, where: moved .> 0.5), at: index,
+          of: count)
       }
     }
   }

@@ -71,6 +71,32 @@ extension BlockWeights {
   package var normPlaces: [NormPlace] { NormPlace.allCases.filter { self[$0] != nil } }
 }
 
+extension BlockDescription {
+  /// Its linear layers, by their places.
+  package var projections: [(place: LinearPlace, projection: ProjectionDescription)] {
+    let attention: [(LinearPlace, ProjectionDescription)] = [
+      (.attentionInput, self.attention.input), (.attentionOutput, ProjectionDescription([self.attention.output])),
+    ]
+    switch feedForward {
+    case .gated(let input, let output, _):
+      return attention + [(.feedForwardInput(0), input), (.feedForwardOutput(0), ProjectionDescription([output]))]
+    case .plain(let input, let output, _):
+      return attention + [
+        (.feedForwardInput(0), ProjectionDescription([input])),
+        (.feedForwardOutput(0), ProjectionDescription([output])),
+      ]
+    case .mixture(let mixture):
+      return attention
+        + mixture.experts.enumerated().flatMap { index, expert in
+          [
+            (.feedForwardInput(index), expert.input),
+            (.feedForwardOutput(index), ProjectionDescription([expert.output])),
+          ]
+        }
+    }
+  }
+}
+
 /// Sums of gradients of a loss by the parameters of a block.
 package struct BlockGradients: Sendable {
   /// `[outputs, inputs]` each.
