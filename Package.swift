@@ -16,6 +16,7 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
     .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
     .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+    .package(url: "https://github.com/hummingbird-project/swift-mustache", from: "2.1.1"),
     .package(url: "https://github.com/ordo-one/TextTable", from: "0.0.2"),
     .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2"),
   ],
@@ -71,13 +72,15 @@ let package = Package(
     .target(
       name: "Evaluation",
       dependencies: [
-        "Checkpoints", "Kernels", "Models", "Packing", .product(name: "SystemPackage", package: "swift-system"),
+        "Checkpoints", "Kernels", "Models", "Packing", "Quantization",
+        .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: settings),
     .target(
       name: "Reports",
       dependencies: [
         "Checkpoints", "Evaluation", "Kernels", "Quantization",
+        .product(name: "Mustache", package: "swift-mustache"),
         .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "TextTable", package: "TextTable"),
       ],
@@ -147,9 +150,13 @@ let package = Package(
     .testTarget(
       name: "CalibrationTests",
       dependencies: [
-        "Calibration", "Checkpoints", "TestSupport", .product(name: "SystemPackage", package: "swift-system"),
+        "Calibration", "Checkpoints", "Kernels", "Models", "Quantization", "TestSupport",
+        .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: settings),
+    .testTarget(
+      name: "ReportsTests",
+      dependencies: ["Checkpoints", "Kernels", "Quantization", "Reports", "TestSupport"], swiftSettings: settings),
     .testTarget(
       name: "EvaluationTests",
       dependencies: [

@@ -26,7 +26,8 @@ import numpy as np
 NUMPY = {"BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "F16": "<f2", "BF16": "<u2", "U32": "<u4",
          "I32": "<i4", "F32": "<f4", "U64": "<u8", "I64": "<i8", "F64": "<f8", "C64": "<c8"}
 BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6} | {dtype: 8 * np.dtype(kind).itemsize for dtype, kind in NUMPY.items()}
-ROLES = {"data", "codes", "scales", "zero_points", "scale_codes", "block_scales", "scale_offset"}
+ROLES = {"data", "codes", "scales", "zero_points", "scale_codes", "block_scales", "scale_offset",
+         "outlier_columns", "outlier_weights"}
 CODEBOOKS = {"nf4": 16, "fp4": 16, "dynamic8": 256}
 
 
@@ -99,6 +100,11 @@ def decode(shape, encoding, members, codebooks):
         expected["scales"] = scales, grid
     if point in ("integer", "float"):
         expected["zero_points"] = ("U8", [-(-groups * bits // 8)]) if point == "integer" else (scales, grid)
+    outliers, width = encoding.get("outlier_columns"), shape[-1] if shape else 1
+    if outliers is not None:
+        require(outliers in range(1, width + 1) and encoding["outlier_type"] in ("F16", "BF16"), "unknown encoding", encoding)
+        expected |= {"outlier_columns": ("I32", [outliers]),
+                     "outlier_weights": (encoding["outlier_type"], [count // width, outliers])}
     found = {role: member[:2] for role, member in members.items()}
     require(found == expected, "members are", found, "not", expected)
 
@@ -113,12 +119,19 @@ def decode(shape, encoding, members, codebooks):
     codes = read_codes(members["codes"][2], bits, count)
     group = np.add.outer(np.arange(grid[0]) * grid[1], np.arange(length) // size).ravel()   # of each element
     if levels == "codebook":
-        return (codebooks[encoding["codebook"]][codes] * scale[group]).reshape(shape)
-    if point == "middle":
-        zero = np.full(groups, 1 << (bits - 1))
+        weights = codebooks[encoding["codebook"]][codes] * scale[group]
     else:
-        zero = numbers("zero_points") if point == "float" else read_codes(members["zero_points"][2], bits, groups)
-    return (scale[group] * (codes.astype("<f4") - zero.astype("<f4")[group])).reshape(shape)
+        if point == "middle":
+            zero = np.full(groups, 1 << (bits - 1))
+        else:
+            zero = numbers("zero_points") if point == "float" else read_codes(members["zero_points"][2], bits, groups)
+        weights = scale[group] * (codes.astype("<f4") - zero.astype("<f4")[group])
+    if outliers is not None:
+        columns = members["outlier_columns"][2].view("<i4")
+        require((np.diff(columns) > 0).all() and columns[0] >= 0 and columns[-1] < width, "outlier_columns do not rise")
+        weights = weights.reshape(-1, width)
+        weights[:, columns] = numbers("outlier_weights").reshape(-1, outliers)
+    return weights.reshape(shape)
 
 
 def load(folder, check=False):

@@ -14,6 +14,9 @@ package struct LayerProblem {
   package let target: OutputTarget?
   /// The layer's inputs for the tokens held out, `[tokens, inputs]`, by window; nil where none are held out.
   package let heldOut: HeldOutInputs?
+  /// Of an expert that the router sent so few tokens that all tokens of its mixture stand in for them: how many it was
+  /// sent. See `MixtureRule`.
+  package let routedTokens: Int?
 }
 
 package struct HeldOutInputs: Sendable {
@@ -59,10 +62,17 @@ package struct BlockCalibration {
   /// Changes the weight of a problem to what was made of it; called for each layer in turn.
   package typealias Quantizer = (LayerProblem) throws -> Void
 
+  /// What is done at each input of linear layers.
+  enum Purpose {
+    case quantize(Quantizer)
+    /// The weights stay as they are.
+    case observe(EvidenceOptions, (InputEvidence) throws -> Void)
+  }
+
   private let forward: Forward
   private let windows: [[Int32]]
-  private let heldOut: [[Int32]]
-  private let options: Options
+  private var heldOut: [[Int32]]
+  private var options: Options
 
   /// - Parameters:
   ///   - windows: tokens to calibrate on.
@@ -74,11 +84,19 @@ package struct BlockCalibration {
     self.options = options
   }
 
+  /// The same run of the model as it is: alone, and over the windows to calibrate on only.
+  var asGiven: BlockCalibration {
+    var copy = self
+    copy.heldOut = []
+    copy.options.runsOriginal = false
+    return copy
+  }
+
   /// Tokens that go through a step together.
   private static let groupTokens = 4096
 
   /// Windows that go through the steps together, and their rows in the states.
-  private struct Group {
+  struct Group {
     let batch: TokenBatch
     let rows: Range<Int>
     let tokens: [Int32]
@@ -123,6 +141,13 @@ package struct BlockCalibration {
     isWanted: @escaping (LinearDescription) -> Bool, onProgress: @escaping (Double) -> Bool, finish: Finisher? = nil,
     quantize: @escaping Quantizer
   ) throws {
+    try walk(isWanted: isWanted, onProgress: onProgress, .quantize(quantize), finish: finish)
+  }
+
+  func walk(
+    isWanted: @escaping (LinearDescription) -> Bool, onProgress: @escaping (Double) -> Bool, _ purpose: Purpose,
+    finish: Finisher? = nil
+  ) throws {
     let description = forward.model.description
     let groups = groups()
     let count = groups.last?.rows.upperBound ?? 0
@@ -151,8 +176,8 @@ package struct BlockCalibration {
       }
       let run = BlockRun(
         block: block, quantized: tracks[0], original: tracks.count > 1 ? tracks[1] : nil, groups: groups,
-        tables: tables[block], pool: forward.pool, options: options, isWanted: isWanted, quantize: quantize,
-        makeStates: { try self.states(tokens: count, width: $0) },
+        tables: tables[block], pool: forward.pool, options: options, place: forward.model.source.place,
+        isWanted: isWanted, purpose: purpose, makeStates: { try self.states(tokens: count, width: $0) },
         step: { stage in try report(layerShare * Double(stage) / 5) })
       try run.run()
       if let finish, let inputs, states.count > 1 {
@@ -198,7 +223,7 @@ package struct BlockCalibration {
   }
 
   /// A model on its way through a block: the quantized one, or the original.
-  private struct Track {
+  struct Track {
     /// 0: the quantized model; 1: the original.
     let index: Int
     let forward: BlockForward
@@ -209,7 +234,7 @@ package struct BlockCalibration {
   }
 
   /// One block's turn.
-  private struct BlockRun {
+  struct BlockRun {
     let block: BlockDescription
     let quantized: Track
     let original: Track?
@@ -217,8 +242,10 @@ package struct BlockCalibration {
     let tables: RotaryTables?
     let pool: MatrixPool
     let options: Options
+    /// Of the model, for messages.
+    let place: String
     let isWanted: (LinearDescription) -> Bool
-    let quantize: Quantizer
+    let purpose: Purpose
     let makeStates: (_ width: Int) throws -> HiddenStates
     let step: (Int) throws -> Void
 
@@ -322,7 +349,8 @@ package struct BlockCalibration {
       pool.give(x)
     }
 
-    /// Each expert sees the tokens that the router of the quantized model sends it.
+    /// Each expert sees the tokens that the router of the quantized model sends it; one that is to be quantized and was
+    /// sent too few sees all.
     private func mixture(_ mixture: MixtureDescription) throws {
       // The router is never quantized, so that routes stay those of the first pass.
       var routes: [[ExpertRoute]] = []
@@ -330,14 +358,23 @@ package struct BlockCalibration {
         try read(quantized, group) { routes.append(quantized.forward.routes($0, mixture)) }
       }
       for (index, description) in mixture.experts.enumerated() {
-        let tokens = routes.map { $0[index].tokens }
-        try work(on: description.input, { $0.feedForward[index].input }, width: width, rows: tokens) {
+        var tokens = routes.map { $0[index].tokens }
+        var routed: Int?
+        if case .quantize = purpose {
+          let calibrated = groups.indices.filter { !groups[$0].isHeldOut }
+          let sent = calibrated.reduce(0) { $0 + tokens[$1].count }
+          if sent < MixtureRule.leastTokens(inputs: max(width, description.output.inputs)) {
+            routed = sent
+            for group in calibrated { tokens[group] = Array(0..<groups[group].rows.count) }
+          }
+        }
+        try work(on: description.input, { $0.feedForward[index].input }, width: width, rows: tokens, routed: routed) {
           track, group, x in
           try self.read(track, group) { gatherRows(tokens[group], of: $0, into: x) }
         }
         try work(
           on: ProjectionDescription([description.output]), { $0.feedForward[index].output },
-          width: description.output.inputs, rows: tokens
+          width: description.output.inputs, rows: tokens, routed: routed
         ) { track, group, inner in
           let x = pool.take(rows: tokens[group].count, columns: width)
           try self.read(track, group) { gatherRows(tokens[group], of: $0, into: x) }
@@ -356,16 +393,27 @@ package struct BlockCalibration {
       }
     }
 
-    /// Collects the evidence of one input, and has the layers that read it quantized.
+    /// Collects the evidence of one input, and has the layers that read it quantized where that is the purpose.
     /// - Parameters:
     ///   - rows: for each group the tokens that reach the layers; nil: all.
+    ///   - routed: see `LayerProblem.routedTokens`.
     ///   - meetsStream: whether the layer's output is to take the stream to where the original's already is.
     ///   - fill: writes the inputs of a group.
     private func work(
       on projection: ProjectionDescription, _ layer: (BlockWeights) -> LoadedLinear, width: Int,
-      rows chosen: [[Int]]? = nil, meetsStream: Bool = false, fill: (Track, Int, Matrix) throws -> Void
+      rows chosen: [[Int]]? = nil, routed: Int? = nil, meetsStream: Bool = false,
+      fill: (Track, Int, Matrix) throws -> Void
     ) throws {
-      guard projection.linears.contains(where: isWanted) else { return }
+      let wanted = projection.linears.filter(isWanted)
+      guard !wanted.isEmpty else { return }
+      let names = wanted.map { EvidencedLayer($0) }
+      let quantize: Quantizer
+      switch purpose {
+      case .observe(let evidence, let receive):
+        let input = try observe(names, width: width, rows: chosen, evidence) { try fill(quantized, $0, $1) }
+        return try receive(input)
+      case .quantize(let body): quantize = body
+      }
       let loaded = layer(quantized.weights)
       var hessian = Hessian(dimension: width)
       let target = original.map { _ in OutputTarget(inputs: width, outputs: meetsStream ? projection.outputs : nil) }
@@ -386,7 +434,11 @@ package struct BlockCalibration {
           heldOut = HeldOutInputs(inputs: x, originals: try original.map(filled), bounds: bounds + [count])
           continue
         }
-        try hessian.add(x, workers: options.workers)
+        do {
+          try hessian.add(x, workers: options.workers)
+        } catch {
+          throw EvidenceError(place, names, error)
+        }
         if let original, let target {
           let aim: Matrix
           if meetsStream {
@@ -400,7 +452,7 @@ package struct BlockCalibration {
         }
         pool.give(x)
       }
-      try handOut(projection, loaded, hessian, target, heldOut)
+      try handOut(projection, loaded, hessian, target, heldOut, routed, quantize)
       if let heldOut { pool.give([heldOut.inputs] + (heldOut.originals.map { [$0] } ?? [])) }
     }
 
@@ -418,7 +470,7 @@ package struct BlockCalibration {
     /// Has layers quantized, in the order of rows that the checkpoint has.
     private func handOut(
       _ projection: ProjectionDescription, _ loaded: LoadedLinear, _ hessian: Hessian, _ target: OutputTarget?,
-      _ heldOut: HeldOutInputs?
+      _ heldOut: HeldOutInputs?, _ routed: Int?, _ quantize: Quantizer
     ) throws {
       let order = projection.rowOrder
       let stored = order.map { order in
@@ -439,7 +491,8 @@ package struct BlockCalibration {
             MatrixColumns(Matrix(sharing: source, rows: rows), from: 0), into: weight, at: 0, count: rows.count)
         }
         try quantize(
-          LayerProblem(linear: linear, weight: weight, hessian: hessian, target: target, heldOut: heldOut))
+          LayerProblem(
+            linear: linear, weight: weight, hessian: hessian, target: target, heldOut: heldOut, routedTokens: routed))
         if options.usesOriginalInputs { pool.give(weight) }
       }
       if let order, let stored {

@@ -21,14 +21,19 @@ extension CalibrationSource {
   /// A file of JSON lines is read line by line, and not beyond the last document that `body` takes.
   /// - Parameters:
   ///   - vocabulary: the size that token ids must be below.
+  ///   - write: has the model write windows, where it is the source.
   ///   - body: is given each document and, in JSON lines, its line.
   /// - Returns: the bytes of the source.
   /// - Throws: `CheckpointError` where the file cannot be read, `CalibrationError` where its content is wrong, and what
   ///   `body` throws.
   package func read(
-    vocabulary: Int, _ body: (CalibrationDocument, _ line: Int?) throws -> Bool
+    vocabulary: Int, write: () throws -> [[Int32]] = { [] },
+    _ body: (CalibrationDocument, _ line: Int?) throws -> Bool
   ) throws -> Int {
     switch origin {
+    case .model:
+      for window in try write() { guard try body(.tokens(window), nil) else { break } }
+      return 0
     case .defaultText:
       for part in DefaultText.parts { guard try body(.text(part), nil) else { break } }
       return DefaultText.byteCount

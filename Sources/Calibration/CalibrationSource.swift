@@ -6,6 +6,8 @@ package struct CalibrationSource: Hashable, Sendable {
     /// The text that ships with the program, see ``DefaultText``.
     case defaultText
     case file(FilePath)
+    /// What the model itself writes, see ``SelfWrittenText``.
+    case model
   }
 
   package let origin: Origin
@@ -21,11 +23,15 @@ package struct CalibrationSource: Hashable, Sendable {
   /// The word that names the default text in an option; a file of that name is `./default`.
   package static let defaultName = "default"
 
+  /// The word that names the model's own text; a file of that name is `./self`.
+  package static let selfName = "self"
+
   /// As messages and records show it.
   package var name: String {
     switch origin {
     case .defaultText: Self.defaultName
     case .file(let path): path.string
+    case .model: Self.selfName
     }
   }
 
@@ -89,7 +95,13 @@ package struct CalibrationSource: Hashable, Sendable {
       }
     }
     guard !name.isEmpty else { throw CalibrationError(file: option, .emptyName) }
-    return CalibrationSource(name == defaultName ? .defaultText : .file(FilePath(name)), weight: weight)
+    let origin: Origin =
+      switch name {
+      case defaultName: .defaultText
+      case selfName: .model
+      default: .file(FilePath(name))
+      }
+    return CalibrationSource(origin, weight: weight)
   }
 
   /// A decimal number; unlike `Double` itself this takes no hexadecimal, `nan` or `infinity`, which may be names.

@@ -74,12 +74,14 @@ package struct CalibrationWindows: Hashable, Sendable {
   ///     One that is too short gives fewer, and no other gives more in its place, so that it shows.
   ///   - vocabulary: the size that tokens must be below.
   ///   - encode: text to tokens, without special tokens.
+  ///   - write: has the model write so many windows, each of full length, where it is a source.
   /// - Throws: `CheckpointError` and `CalibrationError`, among them that a source has no window at all.
   package init(
-    _ sources: [CalibrationSource], _ options: Options, vocabulary: Int, encode: (String) throws -> [Int32]
+    _ sources: [CalibrationSource], _ options: Options, vocabulary: Int, encode: (String) throws -> [Int32],
+    write: (_ count: Int) throws -> [[Int32]] = { _ in [] }
   ) throws {
     try self.init(
-      sources, options, vocabulary: vocabulary, readsAll: false, encode: encode,
+      sources, options, vocabulary: vocabulary, readsAll: false, encode: encode, write: write,
       choose: { available, count in Array(0..<min(available, count)) })
   }
 
@@ -87,17 +89,19 @@ package struct CalibrationWindows: Hashable, Sendable {
   /// their order in the text. The same generator gives the same choice.
   package init(
     _ sources: [CalibrationSource], _ options: Options, vocabulary: Int,
-    using generator: inout some RandomNumberGenerator, encode: (String) throws -> [Int32]
+    using generator: inout some RandomNumberGenerator, encode: (String) throws -> [Int32],
+    write: (_ count: Int) throws -> [[Int32]] = { _ in [] }
   ) throws {
     try self.init(
-      sources, options, vocabulary: vocabulary, readsAll: true, encode: encode,
+      sources, options, vocabulary: vocabulary, readsAll: true, encode: encode, write: write,
       choose: { available, count in Self.sample(count, of: available, using: &generator) })
   }
 
   /// - Parameter choose: indices of so many windows (or all, where there are fewer) of those available, all different.
   private init(
     _ sources: [CalibrationSource], _ options: Options, vocabulary: Int, readsAll: Bool,
-    encode: (String) throws -> [Int32], choose: (_ available: Int, _ count: Int) -> [Int]
+    encode: (String) throws -> [Int32], write: (_ count: Int) throws -> [[Int32]],
+    choose: (_ available: Int, _ count: Int) -> [Int]
   ) throws {
     precondition(!sources.isEmpty)
     let weights = sources.map(\.weight)
@@ -112,7 +116,9 @@ package struct CalibrationWindows: Hashable, Sendable {
     for (index, source) in sources.enumerated() {
       let (samples, heldOut) = (sampleCounts[index], heldOutCounts[index])
       let limit = readsAll ? Int.max : samples + heldOut
-      let stream = try TokenStream(source, options, windowLimit: limit, vocabulary: vocabulary, encode: encode)
+      let stream = try TokenStream(source, options, windowLimit: limit, vocabulary: vocabulary, encode: encode) {
+        try write(samples + heldOut)
+      }
       if samples > 0, stream.windows.isEmpty { throw stream.noWindow(source, options) }
       var contribution = Contribution(
         name: source.name, bytes: stream.bytes, share: source.weight / largest / sum, requestedSamples: samples,

@@ -9,13 +9,14 @@ struct TokenStream {
   private(set) var dropped = 0
 
   /// - Parameter windowLimit: windows that are enough; what comes after them is not read.
+  /// - Parameter write: has the model write so many windows as are enough.
   /// - Throws: for a source without text, and for tokens outside the vocabulary.
   init(
     _ source: CalibrationSource, _ options: CalibrationWindows.Options, windowLimit: Int, vocabulary: Int,
-    encode: (String) throws -> [Int32]
+    encode: (String) throws -> [Int32], write: () throws -> [[Int32]]
   ) throws {
     let length = options.sequenceLength
-    bytes = try source.read(vocabulary: vocabulary) { document, line in
+    bytes = try source.read(vocabulary: vocabulary, write: write) { document, line in
       documents += 1
       let found: [Int32]
       switch document {

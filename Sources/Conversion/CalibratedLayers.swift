@@ -12,8 +12,12 @@ package struct LayerOutcome: Hashable, Sendable {
   package let tensor: String
   /// Position among the experts that the tensor stacks.
   package let expert: Int?
+  /// Features of the layer's input; with fewer tokens its Hessian is singular.
+  package let inputs: Int
   /// Calibration tokens that reached the layer.
   package let tokens: Int
+  /// Of an expert that was sent too few tokens, and calibrated on all of its mixture: how many it was sent.
+  package let routedTokens: Int?
   /// Share added to the diagonal of the Hessian; nil where the layer was rounded to nearest.
   package let dampening: Double?
   package let deadColumns: Int
@@ -34,12 +38,24 @@ struct CalibratedLayers {
   /// Rows of a tile, a multiple of eight so that every member begins on a whole byte.
   private static func tileRows(_ columns: Int) -> Int { max(1, 65_536 / max(1, columns) / 8) * 8 }
 
-  /// - Parameters:
-  ///   - onProgress: the share that is done; false stops the work.
-  ///   - write: receives each tile of a tensor with its first element.
+  /// Receives each tile of a tensor with its first element.
+  typealias TileWriter =
+    (_ tensor: Plan.Tensor, _ scheme: WeightScheme, _ tile: QuantizedTile, _ first: Int) throws -> Void
+
+  /// Hands out the tiles of a weight whose first element stands at `first` of its tensor.
+  static func write(
+    _ weight: AffineWeight, of tensor: Plan.Tensor, _ scheme: WeightScheme, first: Int, _ write: TileWriter
+  ) throws {
+    let height = tileRows(weight.columns)
+    for row in stride(from: 0, to: weight.rows, by: height) {
+      let rows = row..<min(weight.rows, row + height)
+      try write(tensor, scheme, QuantizedTile(weight, rows: rows, scheme), first + row * weight.columns)
+    }
+  }
+
+  /// - Parameter onProgress: the share that is done; false stops the work.
   func run(
-    onProgress: @escaping (Double) -> Bool,
-    write: @escaping (_ tensor: Plan.Tensor, _ scheme: WeightScheme, _ tile: QuantizedTile, _ first: Int) throws -> Void
+    onProgress: @escaping (Double) -> Bool, write: @escaping TileWriter
   ) throws -> [LayerOutcome] {
     let options = plan.recipe.calibration
     var wanted: [String: (tensor: Plan.Tensor, scheme: WeightScheme)] = [:]
@@ -62,11 +78,7 @@ struct CalibratedLayers {
       outcomes.append(outcome)
       var first = 0
       if case .expert(let index, _) = problem.linear.storage { first = index * weight.rows * weight.columns }
-      let height = Self.tileRows(weight.columns)
-      for row in stride(from: 0, to: weight.rows, by: height) {
-        let rows = row..<min(weight.rows, row + height)
-        try write(tensor, scheme, QuantizedTile(weight, rows: rows, scheme), first + row * weight.columns)
-      }
+      try Self.write(weight, of: tensor, scheme, first: first, write)
       weight.decode(into: problem.weight, workers: workers)
     }
     return outcomes
@@ -109,7 +121,8 @@ struct CalibratedLayers {
       return (
         quantized,
         LayerOutcome(
-          tensor: problem.linear.weight, expert: expert, tokens: problem.hessian.tokens, dampening: result.dampening,
+          tensor: problem.linear.weight, expert: expert, inputs: weight.columns, tokens: problem.hessian.tokens,
+          routedTokens: problem.routedTokens, dampening: result.dampening,
           deadColumns: result.deadColumns.count, fallback: fallback, heldOut: errors)
       )
     } catch let error as QuantizationError {

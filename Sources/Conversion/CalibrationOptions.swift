@@ -14,6 +14,14 @@ package struct CalibrationOptions: Hashable, Sendable {
   package var seed: UInt64?
   /// Windows that are never calibrated on, to measure errors with.
   package var heldOut = 8
+  /// Whether searches for scales weigh errors by E[x²] of the inputs: where text or evidence is given.
+  package var weighsScales = false
+  /// What is recorded of evidence that was gathered before; nil where a text is calibrated on.
+  package var evidence: JSONValue?
+  /// The magnitude from which an input counts as an outlier.
+  package var outlierThreshold = FeatureStatistics.usualThreshold
+  /// The share of tokens in which an input must be one, for its feature to be kept apart.
+  package var outlierShare = OutlierColumns.usualShare
   /// Share of the mean diagonal that is added to a Hessian; nil: see `dampening(inputs:tokens:)`.
   package var dampening: Double?
   /// Sweeps of coordinate descent after GPTQ.
@@ -36,11 +44,19 @@ package struct CalibrationOptions: Hashable, Sendable {
   }
 
   var json: JSONValue {
-    [
+    if let evidence {
+      return [
+        "evidence": evidence, "dampening": dampening.map { .real($0) } ?? "automatic",
+        "sweeps": .integer(sweeps), "activation_order": .bool(order == .activation),
+        "importance": .string("mean square of inputs"),
+      ]
+    }
+    return [
       "sources": .array(sources.map { ["name": .string($0.name), "weight": .real($0.weight)] }),
       "samples": .integer(samples), "sequence_length": sequenceLength.map { .integer($0) } ?? .null,
       "layout": .string(layout.rawValue), "seed": seed.map { .number("\($0)") } ?? .null,
-      "held_out": .integer(heldOut), "dampening": dampening.map { .real($0) } ?? "automatic",
+      "held_out": .integer(heldOut), "outlier_threshold": .real(Double(outlierThreshold)),
+      "outlier_share": .real(outlierShare), "dampening": dampening.map { .real($0) } ?? "automatic",
       "sweeps": .integer(sweeps), "activation_order": .bool(order == .activation),
       "original_inputs": .bool(usesOriginalInputs), "output_correction": .string(correction.rawValue),
       "fallback_rtn": .bool(fallsBack),

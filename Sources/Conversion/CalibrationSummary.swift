@@ -7,11 +7,15 @@ package struct CalibrationSummary: Sendable {
   package static let fileName = "calibration_report.json"
 
   package let outcomes: [LayerOutcome]
-  private let windows: CalibrationWindows
+  private let windows: CalibrationWindows?
+  private let evidence: (any StoredEvidence)?
 
-  package init(_ outcomes: [LayerOutcome], windows: CalibrationWindows) {
+  /// Nil where neither text nor evidence was used.
+  package init?(_ outcomes: [LayerOutcome], windows: CalibrationWindows?, evidence: (any StoredEvidence)?) {
+    guard windows != nil || evidence != nil else { return nil }
     self.outcomes = outcomes
     self.windows = windows
+    self.evidence = evidence
   }
 
   /// Layers whose outputs, on tokens they were not calibrated on, are worse than after rounding to nearest.
@@ -19,8 +23,14 @@ package struct CalibrationSummary: Sendable {
 
   package var text: String {
     let ratios = outcomes.compactMap { $0.heldOut?.ratio }.sorted()
-    var lines = ["Calibrated on \(windows.windows.count) windows, \(windows.tokenCount) tokens."]
-    if let first = ratios.first, let last = ratios.last {
+    let verb = outcomes.isEmpty ? "Scales weighed by E[x²]" : "Calibrated"
+    var lines: [String] = []
+    if let windows { lines.append("\(verb), on \(windows.windows.count) windows, \(windows.tokenCount) tokens.") }
+    if let evidence { lines.append("\(verb), from \(evidence.place.printable).") }
+    if evidence != nil, !outcomes.isEmpty {
+      lines[0] += " It holds no activations, so that output errors are not known."
+    }
+    if let windows, let first = ratios.first, let last = ratios.last {
       let median = ratios[ratios.count / 2]
       lines[0] +=
         " Output error on \(windows.heldOut.count) others: \(share(median)) of round-to-nearest's (median layer; best"
@@ -31,7 +41,17 @@ package struct CalibrationSummary: Sendable {
       lines.append("Worse than round-to-nearest: \(name(outcome)) (\(share(outcome.heldOut?.ratio ?? 0))\(margin))")
     }
     for outcome in outcomes {
+      if let routed = outcome.routedTokens {
+        lines.append(
+          "Calibrated on all tokens of its mixture, for the router sent it \(routed): \(name(outcome))")
+      }
       if let reason = outcome.fallback { lines.append("Rounded to nearest: \(name(outcome)): \(reason)") }
+    }
+    let singular = outcomes.filter { $0.fallback == nil && $0.tokens < $0.inputs }
+    if let first = singular.first {
+      lines.append(
+        "Fewer tokens than inputs, so that dampening decides: \(singular.count) layers, such as \(name(first))"
+          + " (\(first.tokens) of \(first.inputs))")
     }
     return lines.joined(separator: "\n")
   }
@@ -44,12 +64,14 @@ package struct CalibrationSummary: Sendable {
 
   package var json: JSONValue {
     [
-      "windows": windows.record,
+      "windows": windows?.record ?? .null, "evidence": evidence?.record ?? .null,
       "layers": .array(
         outcomes.map { outcome in
           var fields: OrderedDictionary<String, JSONValue> = ["tensor": .string(outcome.tensor)]
           if let expert = outcome.expert { fields["expert"] = .integer(expert) }
+          fields["inputs"] = .integer(outcome.inputs)
           fields["tokens"] = .integer(outcome.tokens)
+          if let routed = outcome.routedTokens { fields["routed_tokens"] = .integer(routed) }
           fields["dampening"] = outcome.dampening.map { .real($0) } ?? .null
           fields["dead_columns"] = .integer(outcome.deadColumns)
           if let fallback = outcome.fallback { fields["rounded_to_nearest"] = .string(fallback) }

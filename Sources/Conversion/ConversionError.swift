@@ -14,6 +14,9 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
   case rowTooLong(file: String, tensor: String, length: Int)
   case notFinite(file: String, tensor: String, index: [Int], value: String)
   case scaleOverflow(file: String, tensor: String, index: [Int], scale: Float, type: String)
+  case outlierOverflow(file: String, tensor: String, index: [Int], value: Float, type: String)
+  case otherInputs(file: String, tensor: String, inputs: Int, found: Int)
+  case noStatistics(String)
   case needsModel(method: String, reason: String)
   case nothingToQuantize(String)
   case noSuchTensor(String, in: String, similar: [String])
@@ -45,6 +48,14 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
     case .scaleOverflow(let file, let tensor, let index, let scale, let type):
       "\(file): tensor '\(tensor.printable)': the scale of the group at \(index) is beyond the range of \(type)"
         + " (found \(scale)); choose --scale-type bf16 or f32"
+    case .outlierOverflow(let file, let tensor, let index, let value, let type):
+      "\(file): tensor '\(tensor.printable)': found \(value) at \(index), in an outlier column that is to be stored as"
+        + " \(type), beyond whose range it is; choose --scale-type bf16, and outlier columns are stored as BF16"
+    case .otherInputs(let file, let tensor, let inputs, let found):
+      "\(file): tensor '\(tensor.printable)' has \(inputs) inputs, but its evidence is of \(found): it is another model's"
+    case .noStatistics(let method):
+      "\(method): nothing is known of the inputs of any layer, by which it tells outlier features: the layers are stored"
+        + " [inputs, outputs], as GPT-2's are, or there was no calibration. Take absmax, which needs none"
     case .needsModel(let method, let reason):
       "\(method) runs the model, which cannot be done: \(reason). Methods that need no activations: absmax, zero-point,"
         + " nf4, fp4, hqq"

@@ -1,6 +1,7 @@
 import Calibration
 import Checkpoints
 import Kernels
+import OrderedCollections
 import Packing
 import Quantization
 import Synchronization
@@ -29,14 +30,15 @@ package struct Converter: Sendable {
   /// Writes the packed folder.
   /// - Parameter onProgress: called from any thread, one call at a time; false stops the work and removes the output.
   /// - Parameter onCalibration: the share of the calibration that is done; false stops the work as well.
+  /// - Parameter onSplit: receives what splitting off outlier features did, where the plan has such tensors.
   /// - Returns: what came of each calibrated layer.
   @discardableResult
   package func run(
     into output: OutputFolder, onCalibration: @escaping (Double) -> Bool = { _ in true },
-    onProgress: @escaping @Sendable (ByteProgress) -> Bool
+    onSplit: (SplitSummary) -> Void = { _ in }, onProgress: @escaping @Sendable (ByteProgress) -> Bool
   ) throws -> [LayerOutcome] {
     do {
-      let outcomes = try write(to: output, onCalibration: onCalibration, onProgress: onProgress)
+      let outcomes = try write(to: output, onCalibration: onCalibration, onSplit: onSplit, onProgress: onProgress)
       try output.commit()
       return outcomes
     } catch {
@@ -46,7 +48,7 @@ package struct Converter: Sendable {
   }
 
   private func write(
-    to output: OutputFolder, onCalibration: @escaping (Double) -> Bool,
+    to output: OutputFolder, onCalibration: @escaping (Double) -> Bool, onSplit: (SplitSummary) -> Void,
     onProgress: @escaping @Sendable (ByteProgress) -> Bool
   ) throws -> [LayerOutcome] {
     let needed = plan.outputByteCount(toolVersion: toolVersion)
@@ -56,6 +58,7 @@ package struct Converter: Sendable {
     }
     let targets = try plan.files.map { try TargetFile($0.name, layout: $0.layout, in: output, hashing: true) }
     try writeCodebooks(to: targets)
+    let splits = try measureSplits(onProgress: onCalibration)
     let outcomes = try flushing(targets, if: output.isDurable) {
       let outcomes = try writeCalibrated(to: targets, onProgress: onCalibration)
       try writeTensors(to: targets, onProgress: onProgress)
@@ -70,27 +73,45 @@ package struct Converter: Sendable {
     if let index = plan.index() { try output.write(fileBytes(index), to: Checkpoint.indexName) }
     let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes)
     try output.write(fileBytes(manifest.json), to: PackedManifest.fileName)
-    if let windows {
-      let summary = CalibrationSummary(outcomes, windows: windows)
-      try output.write(fileBytes(summary.json), to: CalibrationSummary.fileName)
+    if let summary = CalibrationSummary(outcomes, windows: windows, evidence: plan.evidence) {
+      var json = summary.json
+      if let splits, case .object(var fields) = json {
+        fields["outlier_split"] = splits.json
+        json = .object(fields)
+      }
+      try output.write(fileBytes(json), to: CalibrationSummary.fileName)
     }
+    splits.map(onSplit)
     return outcomes
+  }
+
+  /// What splitting does to the layers with outlier columns; nil where the plan, or the run, has nothing of the kind.
+  private func measureSplits(onProgress: @escaping (Double) -> Bool) throws -> SplitSummary? {
+    guard plan.hasSplits, let windows, let resources else { return nil }
+    let model = try Plan.model(of: plan.source, plan.recipe)
+    let layers = SplitLayers(plan: plan, model: model, windows: windows, resources: resources, workers: workers)
+    return SplitSummary(try layers.run(onProgress: onProgress), plan.recipe.calibration, windows)
   }
 
   /// Quantizes and writes what needs the model to run.
   private func writeCalibrated(
     to targets: [TargetFile], onProgress: @escaping (Double) -> Bool
   ) throws -> [LayerOutcome] {
-    guard let model = plan.model, let windows, let resources else { return [] }
     var packed: [UInt8] = []
-    let layers = CalibratedLayers(plan: plan, model: model, windows: windows, resources: resources, workers: workers)
-    return try layers.run(onProgress: onProgress) { tensor, scheme, tile, first in
+    let writer: CalibratedLayers.TileWriter = { tensor, scheme, tile, first in
       let packer = TilePacker(
         encoding: scheme.encoding, grouping: scheme.encoding.grouping(of: tensor.source.entry.shape))
       try packer.pack(tile, first: first, scaleMean: nil, buffer: &packed) { role, offset, bytes, count in
         try write(role, of: tensor, offset: offset, bytes, count, to: targets[tensor.source.fileIndex])
       }
     }
+    if let evidence = plan.evidence {
+      return try StoredEvidenceLayers(plan: plan, evidence: evidence, workers: workers)
+        .run(onProgress: onProgress, write: writer)
+    }
+    guard let model = plan.model, let windows, let resources else { return [] }
+    return try CalibratedLayers(plan: plan, model: model, windows: windows, resources: resources, workers: workers)
+      .run(onProgress: onProgress, write: writer)
   }
 
   private func write(
@@ -211,7 +232,8 @@ package struct Converter: Sendable {
     } catch {
       throw explained(error, tensor.source)
     }
-    let packer = TilePacker(encoding: quantizer.encoding, grouping: quantizer.grouping)
+    let packer = TilePacker(
+      encoding: quantizer.encoding, grouping: quantizer.grouping, outlierColumns: quantizer.outliers?.columns ?? [])
     try packer.pack(
       buffers.tile, first: elements.lowerBound, scaleMean: facts.scaleMean, buffer: &buffers.packed
     ) { role, offset, bytes, count in
@@ -280,5 +302,8 @@ func explained(_ error: QuantizationError, _ tensor: CheckpointTensor) -> Conver
   case .scaleOverflow(let element, let scale, let type):
     let index = position(of: element, in: tensor.entry.shape)
     return .scaleOverflow(file: file, tensor: tensor.name, index: index, scale: scale, type: type.rawValue)
+  case .outlierOverflow(let element, let value, let type):
+    let index = position(of: element, in: tensor.entry.shape)
+    return .outlierOverflow(file: file, tensor: tensor.name, index: index, value: value, type: type.rawValue)
   }
 }

@@ -76,6 +76,6 @@ func sha256(of tensor: CheckpointTensor, using buffer: inout [UInt8]) throws(Che
   return hexadecimal(hasher.finalize())
 }
 
-private func hexadecimal(_ digest: SHA256.Digest) -> String {
+func hexadecimal(_ digest: SHA256.Digest) -> String {
   digest.map { byte in (byte < 16 ? "0" : "") + String(byte, radix: 16) }.joined()
 }

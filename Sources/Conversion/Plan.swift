@@ -38,14 +38,29 @@ package struct Plan: Sendable {
   package let sideFiles: SideFiles
   /// The model, where some tensors are to be calibrated.
   package let model: Model?
+  /// From which tensors are calibrated instead, without a model.
+  package let evidence: (any StoredEvidence)?
+  /// Weights of a calibrated method that the evidence says nothing of: they are rounded to nearest.
+  package let withoutEvidence: [String]
 
-  /// - Parameter nonFinite: names of tensors with infinities or NaN, which are kept as they are.
-  package init(converting source: Checkpoint, recipe: Recipe, nonFinite: Set<String> = []) throws {
+  /// - Parameters:
+  ///   - nonFinite: names of tensors with infinities or NaN, which are kept as they are.
+  ///   - statistics: of the inputs of weights, by tensor name; those of a weight whose rows are its inputs must be left
+  ///     out. A search for scales weighs errors by them.
+  ///   - evidence: gathered before, for calibrated methods.
+  /// - Throws: `ConversionError`, `RecipeError`, and `EvidenceFileError` for evidence that calibrates nothing.
+  package init(
+    converting source: Checkpoint, recipe: Recipe, nonFinite: Set<String> = [],
+    statistics: [String: FeatureStatistics] = [:], evidence: (any StoredEvidence)? = nil
+  ) throws {
     if PackedCheckpoint.isPacked(source.folder) { throw ConversionError.alreadyPacked(source.folder.string) }
     let unmatched = recipe.unmatchedPatterns(among: source.tensors.map(\.name))
     guard unmatched.isEmpty else { throw RecipeError.unmatched(unmatched) }
-    model = recipe.needsCalibration ? try Self.model(of: source, recipe) : nil
-    let calibrated = try model.map { try Self.calibratedTensors($0, recipe) } ?? []
+    model = recipe.needsCalibration && evidence == nil ? try Self.model(of: source, recipe) : nil
+    var calibrated = try model.map { try Self.calibratedTensors($0, recipe) } ?? []
+    if let evidence, recipe.needsCalibration { calibrated = try evidence.calibratedTensors(of: source) }
+    self.evidence = evidence
+    var withoutEvidence: [String] = []
     var tensors: [Tensor] = []
     var books: OrderedSet<NamedCodebook> = []
     for tensor in source.tensors {
@@ -63,8 +78,16 @@ package struct Plan: Sendable {
             source: tensor, work: .calibrate(scheme),
             members: PackedFormat.members(of: entry.name, shape: entry.shape, encoding: scheme.encoding)))
       case .quantize(let scheme):
+        if evidence != nil, scheme.method.isCalibrated { withoutEvidence.append(entry.name) }
         // What belongs to no block, such as the head, has no evidence: it is rounded to nearest in the same form.
-        let quantizer = TileQuantizer(scheme: scheme.rounding, shape: entry.shape)
+        let known = try Self.statistics(statistics[entry.name], of: tensor)
+        let isSplit = scheme.method.needsStatistics && known != nil
+        if scheme.method.needsStatistics, statistics.isEmpty {
+          throw ConversionError.noStatistics(scheme.method.rawValue)
+        }
+        let quantizer = TileQuantizer(
+          scheme: isSplit ? scheme : scheme.rounding, shape: entry.shape, importance: known.flatMap(Self.importance),
+          outliers: isSplit ? known.map { Self.outliers($0, scheme, entry.type, recipe) } : nil)
         guard let tiling = Tiling(quantizer.grouping, quantizer.encoding) else {
           throw ConversionError.rowTooLong(
             file: tensor.file.path.string, tensor: entry.name, length: entry.shape.last ?? 1)
@@ -81,13 +104,42 @@ package struct Plan: Sendable {
     self.source = source
     self.recipe = recipe
     self.tensors = tensors
+    self.withoutEvidence = withoutEvidence
     codebooks = Array(books)
     sideFiles = try SideFiles(of: source)
     try Self.requireDistinctNames(tensors, codebooks: codebooks)
     files = Self.files(for: source, tensors: tensors, codebooks: codebooks)
   }
 
-  private static func model(of source: Checkpoint, _ recipe: Recipe) throws -> Model {
+  /// What is known of a tensor's inputs, if it is of as many as there are.
+  private static func statistics(
+    _ statistics: FeatureStatistics?, of tensor: CheckpointTensor
+  ) throws(ConversionError) -> FeatureStatistics? {
+    guard let statistics else { return nil }
+    let inputs = tensor.entry.shape.last ?? 1
+    guard statistics.dimension == inputs else {
+      throw .otherInputs(
+        file: tensor.file.path.string, tensor: tensor.name, inputs: inputs, found: statistics.dimension)
+    }
+    return statistics
+  }
+
+  /// E[x²] of each column; nil where no token gave the layer an input other than zero.
+  private static func importance(_ statistics: FeatureStatistics) -> [Float]? {
+    let squares = statistics.meanSquares
+    return squares.contains { $0 > 0 } ? squares : nil
+  }
+
+  private static func outliers(
+    _ statistics: FeatureStatistics, _ scheme: WeightScheme, _ type: ElementType, _ recipe: Recipe
+  ) -> OutlierColumns {
+    OutlierColumns(
+      statistics, share: recipe.calibration.outlierShare,
+      type: OutlierColumns.type(source: type, scaleType: scheme.scaleType))
+  }
+
+  /// The model of a checkpoint, for recipes that run it.
+  package static func model(of source: Checkpoint, _ recipe: Recipe) throws -> Model {
     do {
       return try Model(source, configuration: source.configuration)
     } catch {
@@ -137,6 +189,13 @@ package struct Plan: Sendable {
       let layout = SafetensorsLayout(
         specifications, metadata: ["format": "pt", "quantization_manifest": .init(PackedManifest.fileName)])
       return File(name: name ?? Checkpoint.singleName, layout: layout)
+    }
+  }
+
+  /// Whether some tensors are split by outlier features, though perhaps none was found.
+  var hasSplits: Bool {
+    tensors.contains {
+      if case .quantize(let quantizer, _) = $0.work { quantizer.scheme.method.needsStatistics } else { false }
     }
   }
 

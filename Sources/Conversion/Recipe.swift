@@ -21,6 +21,15 @@ package struct SchemeOptions: Hashable, Sendable {
       scaleSearch: scaleSearch, doubleQuantization: doubleQuantization ?? false, isSymmetric: isSymmetric)
   }
 
+  /// The search that measures best with the importance of columns; nil for methods that have their own.
+  fileprivate var bestWeighedSearch: ScaleSearch? {
+    switch method ?? .nf4 {
+    case .absmax: granularity == .tensor ? .mse : .signedMSE
+    case .zeroPoint, .nf4, .fp4: .mse
+    default: nil
+    }
+  }
+
   /// These options changed by others. A different method starts from its own usual values.
   package func changed(by changes: SchemeOptions) -> SchemeOptions {
     var result = changes.method.map { $0 != (method ?? .nf4) } ?? false ? SchemeOptions() : self
@@ -40,7 +49,7 @@ package struct Recipe: Hashable, Sendable {
   /// A different scheme for the tensors whose names match.
   package struct Override: Hashable, Sendable {
     package let pattern: String
-    package let options: SchemeOptions
+    package internal(set) var options: SchemeOptions
 
     package init(pattern: String, options: SchemeOptions) {
       self.pattern = pattern
@@ -73,6 +82,34 @@ package struct Recipe: Hashable, Sendable {
   /// Whether a tensor may ask for learned rounding.
   package var needsLearning: Bool {
     ([options.method] + overrides.map(\.options.method)).contains { $0 == .learned }
+  }
+
+  /// Whether a tensor may be quantized tile by tile by what is known of its inputs: E[x²], for a search for scales, or
+  /// which features are outliers.
+  package var needsStatistics: Bool {
+    schemes.contains { scheme in
+      scheme.method.needsStatistics
+        || calibration.weighsScales && !scheme.method.isCalibrated && scheme.scaleSearch != .none
+    }
+  }
+
+  /// Has searches for scales weigh errors by E[x²] of the inputs, and names the best search where none was chosen.
+  /// - Throws: where no tensor would be quantized by evidence.
+  package mutating func weighScales() throws(RecipeError) {
+    calibration.weighsScales = true
+    let isChosen = options.scaleSearch != nil
+    if !isChosen { options.scaleSearch = options.bestWeighedSearch }
+    for index in overrides.indices where overrides[index].options.scaleSearch == nil {
+      let merged = options.changed(by: overrides[index].options)
+      guard !isChosen || merged.scaleSearch == nil else { continue }
+      overrides[index].options.scaleSearch = merged.bestWeighedSearch
+    }
+    guard needsCalibration || needsStatistics else { throw .evidenceUnused }
+  }
+
+  /// Every scheme that a tensor may get; options that make none are left out.
+  private var schemes: [WeightScheme] {
+    ([options] + overrides.map { options.changed(by: $0.options) }).compactMap { try? $0.scheme() }
   }
 
   /// What is to become of a tensor.
@@ -124,7 +161,7 @@ package struct Recipe: Hashable, Sendable {
         return .object(pattern.merging(fields(override.options)) { $1 })
       })
     members["allow_nonfinite"] = .string(nonFinite.rawValue)
-    if needsCalibration { members["calibration"] = calibration.json }
+    if needsCalibration || needsStatistics { members["calibration"] = calibration.json }
     if needsLearning { members["learning"] = calibration.learning.json }
     return .object(members)
   }
@@ -134,10 +171,14 @@ package struct Recipe: Hashable, Sendable {
 package enum RecipeError: Error, Hashable, CustomStringConvertible {
   case scheme(pattern: String?, SchemeError)
   case unmatched([String])
+  case evidenceUnused
 
   package var description: String {
     switch self {
     case .scheme(let pattern, let error): (pattern.map { "override '\($0)': " } ?? "") + error.description
+    case .evidenceUnused:
+      "calibration text or evidence is given, but nothing in this recipe uses it: hqq chooses its own ranges, and"
+        + " --scale-search none weighs nothing; leave it out, or choose another method or search"
     case .unmatched(let patterns):
       "no tensor matches \(patterns.map { "'\($0)'" }.joined(separator: ", ")); `convert-model inspect` lists the names"
     }

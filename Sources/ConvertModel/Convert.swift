@@ -5,6 +5,7 @@ import Conversion
 import Evaluation
 import Foundation
 import Models
+import Quantization
 import Reports
 import SystemPackage
 import Tokenizers
@@ -24,8 +25,14 @@ struct Convert: ParsableCommand {
           convert-model SOURCE -o OUT --method absmax
         3 bits, clipped ranges:
           convert-model SOURCE -o OUT -m zero-point -b 3 --scale-search mse
+        8 bits, with outlier features in 16, for a model that is run with 8-bit inputs:
+          convert-model SOURCE -o OUT -m llm-int8 --calibration text.txt
         3 bits by GPTQ, calibrated on a text of your own:
           convert-model SOURCE -o OUT -m gptq -b 3 -g 64 --calibration text.txt
+        4 bits, scales chosen by which inputs matter:
+          convert-model SOURCE -o OUT -m absmax -b 4 --calibration text.txt
+        From evidence that `calibrate` wrote, without running the model:
+          convert-model SOURCE -o OUT -m gptq -b 4 --evidence evidence.safetensors
         The output head too, and one kind of layer in 8 bits:
           convert-model SOURCE -o OUT --include lm_head.weight \\
             --override '*.down_proj.weight: method=absmax, bits=8'
@@ -40,7 +47,7 @@ struct Convert: ParsableCommand {
   @OptionGroup(title: "Method") var scheme: SchemeArguments
   @OptionGroup(title: "Choice of tensors") var choice: ChoiceArguments
 
-  @OptionGroup(title: "Calibration (gptq)") var calibration: CalibrationArguments
+  @OptionGroup(title: "Calibration") var calibration: CalibrationArguments
 
   @Flag(help: "Replace OUTPUT if it is a model folder.")
   var overwrite = false
@@ -56,8 +63,10 @@ struct Convert: ParsableCommand {
 
   func run() throws {
     try reportingErrors {
-      let recipe = try makeRecipe()
+      var recipe = try makeRecipe()
       let checkpoint = try Checkpoint(FilePath(source))
+      let evidence = try calibration.evidence.map { try openEvidence($0, for: checkpoint) }
+      recipe.calibration.evidence = evidence?.record
       let interruption = Interruption()
       let display = ProgressDisplay(verb: "Converting")
       defer { display.finish() }
@@ -65,7 +74,31 @@ struct Convert: ParsableCommand {
         recipe.nonFinite == .keep
         ? try NonFiniteScan(checkpoint, recipe: recipe).run(workers: running.workers) { _ in !interruption.isRequested }
         : []
-      let plan = try Plan(converting: checkpoint, recipe: recipe, nonFinite: nonFinite)
+      let calibrating = ProgressDisplay(verb: "Calibrating")
+      defer { calibrating.finish() }
+      var windows: CalibrationWindows?
+      var statistics: [String: FeatureStatistics] = [:]
+      if recipe.needsStatistics {
+        if let evidence {
+          statistics = try evidence.columnStatistics(workers: running.workers)
+        } else {
+          let model = try Plan.model(of: checkpoint, recipe)
+          let text = try calibrationText(model, recipe, interruption).windows()
+          statistics = try collectStatistics(model, text, recipe) { share in
+            calibrating.show(share: share, of: text.tokenCount, "tokens")
+            return !interruption.isRequested
+          }
+          windows = text
+        }
+        calibrating.finish()
+      }
+      let plan = try Plan(
+        converting: checkpoint, recipe: recipe, nonFinite: nonFinite, statistics: statistics, evidence: evidence)
+      if let evidence, let first = plan.withoutEvidence.first {
+        printWarning(
+          "\(evidence.place.printable): says nothing of \(plan.withoutEvidence.count) tensors, such as"
+            + " '\(first.printable)': they are rounded to nearest")
+      }
       let summary = PlanSummary(plan, toolVersion: toolVersion)
       if dryRun {
         print(running.json ? summary.json.text(indent: 2) : summary.text)
@@ -73,17 +106,19 @@ struct Convert: ParsableCommand {
       }
       let folder = try OutputFolder(FilePath(output), source: checkpoint.folder, overwrite: overwrite, durable: durable)
       let started = ContinuousClock.now
-      let windows = try plan.model.map { try calibrationWindows($0, recipe.calibration) }
-      let calibrating = ProgressDisplay(verb: "Calibrating")
+      if windows == nil { windows = try plan.model.map { try calibrationText($0, recipe, interruption).windows() } }
       let converter = Converter(
         plan: plan, toolVersion: toolVersion, workers: running.workers, windows: windows,
         resources: RunResources(memoryLimit: memory.limit, spillFolder: memory.spillFolder))
+      let tokenCount = windows?.tokenCount ?? 0
+      var splits: SplitSummary?
       let outcomes = try converter.run(
         into: folder,
         onCalibration: { share in
-          calibrating.show(share: share, of: windows?.tokenCount ?? 0, "tokens")
+          calibrating.show(share: share, of: tokenCount, "tokens")
           return !interruption.isRequested
         },
+        onSplit: { splits = $0 },
         onProgress: { progress in
           calibrating.finish()
           display.show(progress)
@@ -98,41 +133,29 @@ struct Convert: ParsableCommand {
         running.json
           ? report.json(path: output, seconds: seconds).text(indent: 2)
           : report.shortText(path: output, seconds: seconds))
-      if let windows, !running.json { print(CalibrationSummary(outcomes, windows: windows).text) }
+      let calibrated = CalibrationSummary(outcomes, windows: windows, evidence: evidence)
+      if let calibrated, !running.json { print(calibrated.text) }
+      if let splits, !running.json { print(splits.text) }
     }
   }
 
-  /// The windows of the calibration text, cut by the model's own tokenizer.
-  private func calibrationWindows(_ model: Model, _ options: CalibrationOptions) throws -> CalibrationWindows {
-    let tokenizer = try Tokenizer(folder: model.folder)
-    let trained = try ModelConfiguration(
-      model.configuration, file: model.folder.appending("config.json").string
-    ).integerIfPresent("max_position_embeddings")
-    let length = options.sequenceLength ?? min(2048, model.description.positionLimit ?? trained ?? 2048)
-    let windowOptions = CalibrationWindows.Options(
-      samples: options.samples, sequenceLength: length, layout: options.layout, heldOut: options.heldOut)
-    let vocabulary = model.description.embedding.vocabulary
-    let encode = { (text: String) in tokenizer.encode(text, addSpecialTokens: false) }
-    var windows: CalibrationWindows
-    if let seed = options.seed {
-      var generator = SeededGenerator(seed: seed)
-      windows = try CalibrationWindows(
-        options.sources, windowOptions, vocabulary: vocabulary, using: &generator, encode: encode)
-    } else {
-      windows = try CalibrationWindows(options.sources, windowOptions, vocabulary: vocabulary, encode: encode)
-    }
-    for source in windows.sources where source.isShort {
-      printWarning(
-        "\(source.name): gives \(source.samples) of \(source.requestedSamples) windows of \(length) tokens to calibrate"
-          + " on, and \(source.heldOut) of \(source.requestedHeldOut) to hold out: give more text, or shorter windows")
-    }
-    let widest = model.description.blocks.flatMap(\.linears).map(\.inputs).max() ?? 0
-    if windows.tokenCount < widest {
-      printWarning(
-        "\(windows.tokenCount) calibration tokens are fewer than the \(widest) inputs of the widest layer: its Hessian"
-          + " is singular, and dampening decides; give more samples")
-    }
-    return windows
+  private func calibrationText(
+    _ model: Model, _ recipe: Recipe, _ interruption: Interruption
+  ) -> CalibrationText {
+    CalibrationText(
+      model: model, options: recipe.calibration, running: running, memory: memory, interruption: interruption)
+  }
+
+  /// Runs the original model over the text, for what methods that work tile by tile need to know of inputs.
+  private func collectStatistics(
+    _ model: Model, _ text: CalibrationWindows, _ recipe: Recipe, onProgress: @escaping (Double) -> Bool
+  ) throws -> [String: FeatureStatistics] {
+    let options = BlockCalibration.Options(
+      workers: running.workers, memoryLimit: memory.limit / 2, spillFolder: memory.spillFolder)
+    let windows = text.windows.map { Array(text.tokens[$0]) }
+    return try BlockCalibration(model, windows: windows, heldOut: [], options)
+      .collect(EvidenceOptions(threshold: recipe.calibration.outlierThreshold), onProgress: onProgress)
+      .columnStatistics
   }
 
   private func makeRecipe() throws -> Recipe {
@@ -146,6 +169,7 @@ struct Convert: ParsableCommand {
     do {
       _ = try recipe.options.scheme()
       for override in recipe.overrides { _ = try recipe.options.changed(by: override.options).scheme() }
+      if calibration.text.calibration != nil || calibration.evidence != nil { try recipe.weighScales() }
     } catch {
       throw ValidationError("\(error)")
     }

@@ -34,7 +34,9 @@ struct ConvertModelCommand: ParsableCommand {
        130  interrupted
       """,
     version: toolVersion,
-    subcommands: [Convert.self, Inspect.self, Report.self, Evaluate.self, Generate.self, Unpack.self, Verify.self],
+    subcommands: [
+      Convert.self, Calibrate.self, Inspect.self, Report.self, Evaluate.self, Generate.self, Unpack.self, Verify.self,
+    ],
     defaultSubcommand: Convert.self)
 }
 

@@ -17,6 +17,7 @@ struct Evaluate: ParsableCommand {
       EXAMPLES
         convert-model evaluate OUT --text eval.txt --against SOURCE
         convert-model evaluate MODEL --text eval.txt --window 2048 --stride 1024 --json
+        convert-model evaluate OUT --text eval.txt --activations int8
       """)
 
   @Argument(help: "A model folder or a .safetensors file with config.json beside it.")
@@ -38,10 +39,23 @@ struct Evaluate: ParsableCommand {
   @Option(name: .customLong("tokens"), help: ArgumentHelp("Only the first tokens of the text.", valueName: "count"))
   var tokenLimit: Int?
 
+  @Option(
+    help: ArgumentHelp(
+      "What linear layers read: 'f32', or 'int8' for those with 8-bit weights and a scale per row (llm-int8, absmax).",
+      discussion: "With int8, inputs are rounded token by token, and products are those of integers.",
+      valueName: "type"))
+  var activations = ActivationType.f32
+
+  @Flag(help: "With --activations int8: round the outlier columns of llm-int8 too, to see what keeping them gains.")
+  var withoutSplit = false
+
   @OptionGroup(title: "Running") var running: RunningArguments
   @OptionGroup(title: "Running") var memory: MemoryArguments
 
   func validate() throws {
+    if withoutSplit, activations != .int8 {
+      throw ValidationError("--without-split is for --activations int8")
+    }
     guard window >= 2 else { throw ValidationError("--window \(window): at least 2") }
     if let stride, !(1...window).contains(stride) {
       throw ValidationError("--stride \(stride): from 1 to the window's \(window)")
@@ -63,7 +77,8 @@ struct Evaluate: ParsableCommand {
         throw InputError(text, "its \(all.count) tokens do not fill one window of \(window); use a smaller --window")
       }
       let options = Evaluator.Options(
-        workers: running.workers, memoryLimit: memory.limit / 2, spillFolder: memory.spillFolder)
+        workers: running.workers, memoryLimit: memory.limit / 2, spillFolder: memory.spillFolder,
+        arithmetic: activations == .int8 ? .integers(splitsOutliers: !withoutSplit) : .float32)
       let interruption = Interruption()
       let display = ProgressDisplay(verb: "Evaluating")
       defer { display.finish() }
@@ -76,8 +91,22 @@ struct Evaluate: ParsableCommand {
       display.finish()
       let report = EvaluationReport(
         model: model, against: against, text: text, evaluation: evaluation, usedTokens: last.tokens.upperBound,
-        textTokens: all.count, unusedTensors: subject.unusedTensors, seconds: started.duration(to: .now).seconds)
+        textTokens: all.count, unusedTensors: subject.unusedTensors, integerProducts: integerProducts(of: subject),
+        seconds: started.duration(to: .now).seconds)
       print(running.json ? report.json.text(indent: 2) : report.rendered)
     }
   }
+
+  private func integerProducts(of model: Model) -> EvaluationReport.IntegerProducts? {
+    guard activations == .int8 else { return nil }
+    return EvaluationReport.IntegerProducts(
+      layers: model.integerLayers, allLayers: model.description.blocks.reduce(0) { $0 + $1.linears.count },
+      splitsOutliers: !withoutSplit)
+  }
+}
+
+/// The type of what linear layers read.
+enum ActivationType: String, CaseIterable, ExpressibleByArgument {
+  case f32
+  case int8
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import Checkpoints
 import Conversion
+import Foundation
 import Reports
 import SystemPackage
 
@@ -14,6 +15,9 @@ struct Report: ParsableCommand {
       EXAMPLES
         convert-model report OUT --against SOURCE
         convert-model report OUT --against SOURCE --json
+      A page to look at, with the perplexity measured before:
+        convert-model evaluate OUT --against SOURCE --text TEXT --json > evaluation.json
+        convert-model report OUT --against SOURCE --html report.html --evaluation evaluation.json
       """)
 
   @Argument(help: "A folder written by convert-model.")
@@ -22,7 +26,19 @@ struct Report: ParsableCommand {
   @Option(help: ArgumentHelp("The checkpoint it was made from.", valueName: "source"))
   var against: String
 
+  @Option(
+    help: ArgumentHelp(
+      "Write a page with pictures to this file: it needs no network and no other file.", valueName: "file"))
+  var html: String?
+
+  @Option(help: ArgumentHelp("What `evaluate --json` printed, to be shown on the page.", valueName: "file"))
+  var evaluation: String?
+
   @OptionGroup(title: "Running") var running: RunningArguments
+
+  func validate() throws {
+    if evaluation != nil, html == nil { throw ValidationError("--evaluation goes with --html") }
+  }
 
   func run() throws {
     try reportingErrors {
@@ -36,6 +52,14 @@ struct Report: ParsableCommand {
           return !interruption.isRequested
         }
       display.finish()
+      if let html {
+        let evaluated = try evaluation.map { try readJSONObject(FilePath($0)) }
+        let profiles = try TensorProfiling(packed: FilePath(path), source: source).run(workers: running.workers) {
+          !interruption.isRequested
+        }
+        let page = try ReportPage(FilePath(path), report: report, profiles: profiles, evaluation: evaluated)
+        try writeFile(Data(page.html().utf8), to: html)
+      }
       print(running.json ? report.json(path: path).text(indent: 2) : report.text(path: path))
       if !report.altered.isEmpty { throw Exit.data }
     }

@@ -11,12 +11,13 @@ struct SchemeArguments: ParsableArguments {
   @Option(
     name: [.short, .long],
     help: ArgumentHelp(
-      "absmax, zero-point, nf4, fp4, hqq or gptq. (default: nf4)",
+      "absmax, zero-point, nf4, fp4, hqq, gptq or llm-int8. (default: nf4)",
       discussion: Quantization.Method.allCases.map { "\($0.rawValue): \($0.summary)" }.joined(separator: "\n"),
       valueName: "method"))
   var method: Quantization.Method?
 
-  @Option(name: [.short, .long], help: "Bits of a code: 2 to 8. (default: 8 for absmax and zero-point, else 4)")
+  @Option(
+    name: [.short, .long], help: "Bits of a code: 2 to 8. (default: 8 for absmax, zero-point and llm-int8, else 4)")
   var bits: Int?
 
   @Option(
@@ -83,13 +84,14 @@ struct ChoiceArguments: ParsableArguments {
   var allowNonfinite: Recipe.NonFinitePolicy = .refuse
 }
 
-/// What methods that run the model are given.
-struct CalibrationArguments: ParsableArguments {
+/// What a model is run over to calibrate.
+struct TextArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "Texts to calibrate on: files, with weights where there are several ('a.txt:0.7,b.jsonl:0.3').",
       discussion:
-        "Plain text, or JSON lines with 'text', 'messages' or 'input_ids'. (default: a text of the program's)",
+        "Plain text, or JSON lines with 'text', 'messages' or 'input_ids'; 'self' lets the model write its own, which"
+        + " takes a step of generation for each token. (default: a text of the program's)",
       valueName: "text"))
   var calibration: String?
 
@@ -106,6 +108,57 @@ struct CalibrationArguments: ParsableArguments {
 
   @Option(help: "Draw the windows at random with this seed. (default: the first ones of the text)")
   var seed: UInt64?
+
+  @Option(help: ArgumentHelp("Inputs of this magnitude and above count as outliers.", valueName: "magnitude"))
+  var outlierThreshold = FeatureStatistics.usualThreshold
+
+  @Option(
+    help: ArgumentHelp(
+      "llm-int8: a feature is kept in 16 bits if it is an outlier in this share of tokens.", valueName: "share"))
+  var outlierShare = OutlierColumns.usualShare
+
+  func set(_ options: inout CalibrationOptions) throws {
+    if let calibration {
+      do {
+        options.sources = try CalibrationSource.parse(calibration)
+      } catch {
+        throw ValidationError("--calibration: \(error)")
+      }
+    }
+    options.samples = samples
+    options.sequenceLength = sequenceLength
+    options.layout = windows
+    options.seed = seed
+    options.outlierThreshold = outlierThreshold
+    options.outlierShare = outlierShare
+  }
+
+  func validate() throws {
+    guard (1...CalibrationWindows.Options.windowLimit).contains(samples) else {
+      throw ValidationError("--samples \(samples): at least 1")
+    }
+    if let sequenceLength, !(2...(1 << 24)).contains(sequenceLength) {
+      throw ValidationError("--sequence-length \(sequenceLength): at least 2")
+    }
+    guard outlierThreshold > 0, outlierThreshold.isFinite else {
+      throw ValidationError("--outlier-threshold \(outlierThreshold): above 0")
+    }
+    guard outlierShare >= 0, outlierShare <= 1 else {
+      throw ValidationError("--outlier-share \(outlierShare): from 0 to 1")
+    }
+  }
+}
+
+/// What methods that run the model are given.
+struct CalibrationArguments: ParsableArguments {
+  @OptionGroup var text: TextArguments
+
+  @Option(
+    help: ArgumentHelp(
+      "What was learned of the layers' inputs before, instead of running the model: a file of 'calibrate', or a file or"
+        + " folder of activations captured elsewhere ('<linear>.input', [tokens, in]).",
+      valueName: "file"))
+  var evidence: String?
 
   @Option(help: ArgumentHelp("Windows to hold out, on which errors are measured.", valueName: "count"))
   var heldOut = 8
@@ -143,17 +196,7 @@ struct CalibrationArguments: ParsableArguments {
 
   func options() throws -> CalibrationOptions {
     var options = CalibrationOptions()
-    if let calibration {
-      do {
-        options.sources = try CalibrationSource.parse(calibration)
-      } catch {
-        throw ValidationError("--calibration: \(error)")
-      }
-    }
-    options.samples = samples
-    options.sequenceLength = sequenceLength
-    options.layout = windows
-    options.seed = seed
+    try text.set(&options)
     options.heldOut = heldOut
     options.dampening = dampening
     options.order = activationOrder ? .activation : .natural
@@ -165,11 +208,11 @@ struct CalibrationArguments: ParsableArguments {
   }
 
   func validate() throws {
-    guard (1...CalibrationWindows.Options.windowLimit).contains(samples) else {
-      throw ValidationError("--samples \(samples): at least 1")
+    if evidence != nil, text.calibration != nil {
+      throw ValidationError("--evidence and --calibration: give one of them")
     }
-    if let sequenceLength, !(2...(1 << 24)).contains(sequenceLength) {
-      throw ValidationError("--sequence-length \(sequenceLength): at least 2")
+    if evidence != nil, fallbackRtn {
+      throw ValidationError("--fallback-rtn compares errors on held-out windows, and --evidence holds none")
     }
     guard (0...CalibrationWindows.Options.windowLimit).contains(heldOut) else {
       throw ValidationError("--held-out \(heldOut): from 0")

@@ -39,6 +39,12 @@ func reportingErrors(_ body: () throws -> Void) throws {
   } catch let error as CalibrationError {
     printError("\(error)")
     throw Exit.data
+  } catch let error as EvidenceError {
+    printError("\(error)")
+    throw Exit.data
+  } catch let error as EvidenceFileError {
+    printError("\(error)")
+    throw Exit.data
   } catch let error as TokenizerError {
     printError("\(error)")
     throw error.isMissingInput ? Exit.noInput : Exit.data
@@ -82,6 +88,15 @@ func readText(_ path: FilePath) throws -> String {
     throw InputError(path.string, "is not text in UTF-8; convert it first, for example with iconv")
   }
   return text
+}
+
+/// Writes a file that appears complete or not at all.
+func writeFile(_ data: Data, to path: String) throws {
+  do {
+    try data.write(to: URL(fileURLWithPath: path), options: .atomic)
+  } catch {
+    throw ConversionError.cannotCreate(path, error.localizedDescription)
+  }
 }
 
 /// A line of progress on standard error where that is a terminal; silence elsewhere.

@@ -2,6 +2,7 @@ import Checkpoints
 import Kernels
 import Models
 import Packing
+import Quantization
 import SystemPackage
 
 /// A packed checkpoint as a source of weights: decoded as they are read.
@@ -18,6 +19,29 @@ package struct PackedSource: WeightSource {
   package var tensorNames: [String] { packed.manifest.records.map(\.name) }
   package func shape(of tensor: String) -> [Int]? { records[tensor]?.shape }
   package func makeReader() -> any WeightReader { Reader(packed: packed, records: records) }
+
+  package func makeIntegerReader(of tensor: String) -> (any IntegerReader)? {
+    guard let record = records[tensor], let encoding = record.encoding, encoding.isIntegerRows,
+      case .plain(let type) = encoding.scales
+    else { return nil }
+    return Integers(
+      packed: packed, record: record, outlierColumns: packed.outlierColumns(of: record), scaleType: type)
+  }
+
+  private struct Integers: IntegerReader {
+    let packed: PackedCheckpoint
+    let record: PackedManifest.Record
+    let outlierColumns: [Int32]
+    let scaleType: ElementType
+    var workspace = PackedCheckpoint.Workspace()
+
+    mutating func read(
+      _ rows: Range<Int>, into integers: inout [Float], scales: inout [Float], outliers: inout [Float]
+    ) throws {
+      try packed.decodeIntegers(
+        record, rows, into: &integers, scales: &scales, outliers: &outliers, using: &workspace)
+    }
+  }
 
   private struct Reader: WeightReader {
     let packed: PackedCheckpoint

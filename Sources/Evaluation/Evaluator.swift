@@ -15,9 +15,12 @@ package struct Evaluator {
     package var memoryLimit: Int
     /// Where they go otherwise.
     package var spillFolder: FilePath
+    /// How the linear layers of the model are run; those of a reference run in float32.
+    package var arithmetic: LinearArithmetic
 
-    package init(workers: Int, memoryLimit: Int, spillFolder: FilePath) {
+    package init(workers: Int, memoryLimit: Int, spillFolder: FilePath, arithmetic: LinearArithmetic = .float32) {
       self.workers = workers
+      self.arithmetic = arithmetic
       self.memoryLimit = memoryLimit
       self.spillFolder = spillFolder
     }
@@ -30,7 +33,12 @@ package struct Evaluator {
     for model in [model] + (reference.map { [$0] } ?? []) where model.description.head.linear == nil {
       throw ModelError(file: model.source.place, .notGenerative)
     }
-    models = ([model] + (reference.map { [$0] } ?? [])).map { Forward($0, workers: options.workers) }
+    if case .integers = options.arithmetic, model.integerLayers == 0 {
+      throw ModelError(file: model.source.place, .noIntegers)
+    }
+    models =
+      [Forward(model, workers: options.workers, arithmetic: options.arithmetic)]
+      + (reference.map { [Forward($0, workers: options.workers)] } ?? [])
     self.options = options
     if let reference {
       let (own, other) = (model.description.embedding.vocabulary, reference.description.embedding.vocabulary)

@@ -13,9 +13,13 @@ func setOneThread() { _ = singleThreaded }
 ///   - x: `[tokens, inputs]`.
 ///   - w: `[outputs, inputs]`.
 ///   - bias: `[outputs]`.
-///   - y: `[tokens, outputs]`; its rows in use are set to those of `x`.
-package func multiply(_ x: Matrix, transposed w: Matrix, bias: [Float]? = nil, into y: Matrix, workers: Int) {
-  precondition(x.columns == w.columns && y.columns == w.rows && (bias == nil || bias?.count == w.rows))
+///   - y: `[tokens, ≥ column + outputs]`; its rows in use are set to those of `x`.
+///   - column: where the outputs begin in it.
+package func multiply(
+  _ x: Matrix, transposed w: Matrix, bias: [Float]? = nil, into y: Matrix, at column: Int = 0, workers: Int
+) {
+  precondition(x.columns == w.columns && column >= 0 && column + w.rows <= y.columns)
+  precondition(bias == nil || bias?.count == w.rows)
   y.use(rows: x.rows)
   _ = singleThreaded
   let tokens = x.rows
@@ -31,7 +35,7 @@ package func multiply(_ x: Matrix, transposed w: Matrix, bias: [Float]? = nil, i
     let rows = min(tokenTile, tokens - firstToken)
     let outputs = min(outputTile, w.rows - firstOutput)
     // Bounds: rows and outputs are clipped to x, w and y, whose leading dimensions are their column counts.
-    let target = y.base + firstToken * y.columns + firstOutput
+    let target = y.base + firstToken * y.columns + column + firstOutput
     if let bias {
       for row in 0..<rows {
         for output in 0..<outputs { target[row * y.columns + output] = bias[firstOutput + output] }

@@ -223,7 +223,11 @@ package struct BlockForward: Sendable {
 
 extension LoadedLinear {
   package func apply(_ x: Matrix, into y: Matrix, workers: Int) {
-    multiply(x, transposed: weight, bias: bias, into: y, workers: workers)
+    if let integers {
+      integers.apply(x, weight: weight, bias: bias, into: y, workers: workers)
+    } else {
+      multiply(x, transposed: weight, bias: bias, into: y, workers: workers)
+    }
   }
 }
 

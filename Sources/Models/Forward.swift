@@ -7,10 +7,10 @@ package struct Forward: Sendable {
   package let pool = MatrixPool()
   package let loader: WeightLoader
 
-  package init(_ model: Model, workers: Int) {
+  package init(_ model: Model, workers: Int, arithmetic: LinearArithmetic = .float32) {
     self.model = model
     self.workers = workers
-    loader = WeightLoader(model.source, pool: pool, workers: workers)
+    loader = WeightLoader(model.source, pool: pool, workers: workers, arithmetic: arithmetic)
   }
 
   /// Looks up tokens (and positions): the input of the first block, `[tokens, hidden]`.

@@ -26,6 +26,9 @@ package final class Generation {
       ? try description.blocks.indices.map { [forward] in try forward.weights(ofBlock: $0) } : nil
   }
 
+  /// Forgets what came before, to begin another sequence with the weights that are loaded.
+  package func restart() { length = 0 }
+
   /// Appends tokens and gives the logits of the one that comes next.
   /// - Throws: `ModelError` where the capacity is used up.
   package func append(_ tokens: [Int32]) throws -> [Float] {
@@ -90,6 +93,7 @@ package struct Sampling: Sendable {
   }
 
   package func token(_ logits: [Float], using generator: inout some RandomNumberGenerator) -> Int32 {
+    if temperature > 0, topK == nil, topP >= 1 { return Self.draw(logits, temperature, using: &generator) }
     // Of equal logits the first, so that results repeat.
     var order = logits.indices.sorted { (logits[$0], $1) > (logits[$1], $0) }
     guard temperature > 0 else { return Int32(order.first ?? 0) }
@@ -109,6 +113,20 @@ package struct Sampling: Sendable {
       if draw < 0 { return Int32(order[index]) }
     }
     return Int32(order[powers.count - 1])
+  }
+
+  /// Any token, by its probability: no order is needed.
+  private static func draw(
+    _ logits: [Float], _ temperature: Float, using generator: inout some RandomNumberGenerator
+  ) -> Int32 {
+    let largest = logits.max() ?? 0
+    let powers = logits.map { exponential(($0 - largest) / temperature) }
+    var draw = Double.random(in: 0..<1, using: &generator) * powers.reduce(0) { $0 + Double($1) }
+    for (token, power) in powers.enumerated() {
+      draw -= Double(power)
+      if draw < 0 { return Int32(token) }
+    }
+    return Int32(powers.lastIndex { $0 > 0 } ?? 0)
   }
 }
 

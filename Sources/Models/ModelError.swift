@@ -13,6 +13,7 @@ package struct ModelError: Error, Hashable, CustomStringConvertible {
     case tokenOutOfRange(token: Int, vocabulary: Int)
     case tooLong(tokens: Int, limit: Int)
     case notFinite(String)
+    case noIntegers
   }
 
   package let file: String
@@ -49,6 +50,9 @@ package struct ModelError: Error, Hashable, CustomStringConvertible {
       "token \(token) is outside the vocabulary of \(vocabulary): the tokenizer is another model's"
     case .tooLong(let tokens, let limit):
       "a window of \(tokens) tokens is longer than the \(limit) positions of the model; use a smaller --window"
+    case .noIntegers:
+      "no linear layer is stored as 8-bit integers with a scale per row, so that none can be run with 8-bit activations;"
+        + " convert with --method llm-int8, or with --method absmax"
     case .notFinite(let place):
       "the model gives values that are not finite (\(place.printable)): its weights are damaged"
     }

@@ -3,9 +3,11 @@ import Kernels
 
 /// Weights of a linear layer or a projection, as float32: y = x·weightᵀ + bias.
 package struct LoadedLinear: Sendable {
-  /// `[outputs, inputs]`.
+  /// `[outputs, inputs]`; of layers in `integers` their codes.
   package var weight: Matrix
   package var bias: [Float]?
+  /// How the product is made where some of the layers are integers; nil: all are float32.
+  let integers: IntegerProjection?
 }
 
 package struct LoadedNorm: Sendable {
@@ -19,9 +21,13 @@ package struct WeightLoader: Sendable {
   package let source: any WeightSource
   package let pool: MatrixPool
   package let workers: Int
+  package let arithmetic: LinearArithmetic
 
-  package init(_ source: any WeightSource, pool: MatrixPool, workers: Int) {
+  package init(
+    _ source: any WeightSource, pool: MatrixPool, workers: Int, arithmetic: LinearArithmetic = .float32
+  ) {
     self.source = source
+    self.arithmetic = arithmetic
     self.pool = pool
     self.workers = workers
   }
@@ -33,11 +39,16 @@ package struct WeightLoader: Sendable {
   package func projection(_ description: ProjectionDescription) throws -> LoadedLinear {
     let matrix = pool.take(rows: description.outputs, columns: description.inputs)
     var first = 0
+    var parts: [IntegerProjection.Part] = []
     for linear in description.linears {
-      let target = Matrix(sharing: matrix, rows: first..<(first + linear.outputs))
-      try fill(target, from: linear)
+      let rows = first..<(first + linear.outputs)
+      let target = Matrix(sharing: matrix, rows: rows)
+      let layer = description.linears.count == 1 || description.rowOrder == nil ? try integers(target, linear) : nil
+      if layer == nil { try fill(target, from: linear) }
+      parts.append(IntegerProjection.Part(rows: rows, layer: layer))
       first += linear.outputs
     }
+    let integers = parts.contains { $0.layer != nil } ? IntegerProjection(parts: parts, pool: pool) : nil
     var bias: [Float]?
     if description.linears.contains(where: { $0.bias != nil }) {
       var values: [Float] = []
@@ -46,11 +57,15 @@ package struct WeightLoader: Sendable {
       }
       bias = values
     }
-    guard let order = description.rowOrder else { return LoadedLinear(weight: matrix, bias: bias) }
+    guard let order = description.rowOrder else {
+      return LoadedLinear(weight: matrix, bias: bias, integers: integers)
+    }
     let sorted = pool.take(rows: matrix.rows, columns: matrix.columns)
     gatherRows(order, of: matrix, into: sorted)
     pool.give(matrix)
-    return LoadedLinear(weight: sorted, bias: bias.map { bias in order.map { bias[$0] } })
+    return LoadedLinear(
+      weight: sorted, bias: bias.map { bias in order.map { bias[$0] } },
+      integers: integers?.reordered(order, codes: sorted))
   }
 
   /// A tensor of one dimension.
@@ -93,6 +108,39 @@ package struct WeightLoader: Sendable {
         }
       }
     }
+  }
+
+  /// Fills a matrix `[outputs, inputs]` with the integers of a layer; nil, and nothing is filled, where the layer is to
+  /// be run in float32.
+  private func integers(_ target: Matrix, _ linear: LinearDescription) throws -> IntegerLayer? {
+    guard case .integers(let split) = arithmetic, linear.storage != .inputsFirst,
+      let reader = source.makeIntegerReader(of: linear.weight)
+    else { return nil }
+    let rows = IntegerRows(codes: target, scales: Matrix(rows: linear.outputs, columns: 1))
+    guard split || reader.outlierColumns.isEmpty else {
+      try fill(target, from: linear)
+      quantizeRows(target, scaleType: reader.scaleType, into: rows, workers: workers)
+      return IntegerLayer(weights: IntegerWeights(rows, workers: workers), outlierColumns: [], outlierWeights: nil)
+    }
+    var firstRow = 0
+    if case .expert(let index, _) = linear.storage { firstRow = index * linear.outputs }
+    let columns = reader.outlierColumns
+    let outliers = columns.isEmpty ? nil : Matrix(rows: linear.outputs, columns: columns.count)
+    let tile = max(1, 65_536 / max(1, linear.inputs))
+    let source = source
+    try runParallel(count: (linear.outputs + tile - 1) / tile, workers: workers) {
+      (reader: source.makeIntegerReader(of: linear.weight), codes: [Float](), scales: [Float](), outliers: [Float]())
+    } body: { [firstRow] item, state in
+      let part = item * tile..<min(linear.outputs, (item + 1) * tile)
+      try state.reader?.read(
+        firstRow + part.lowerBound..<firstRow + part.upperBound, into: &state.codes, scales: &state.scales,
+        outliers: &state.outliers)
+      copyRows(state.codes.span, from: 0, into: target, rows: part)
+      copyRows(state.scales.span, from: 0, into: rows.scales, rows: part)
+      if let outliers { copyRows(state.outliers.span, from: 0, into: outliers, rows: part) }
+    }
+    return IntegerLayer(
+      weights: IntegerWeights(rows, workers: workers), outlierColumns: columns, outlierWeights: outliers)
   }
 
   /// Fills a matrix `[outputs, inputs]`.

@@ -10,6 +10,25 @@ package protocol WeightSource: Sendable {
   func shape(of tensor: String) -> [Int]?
   /// A reader with buffers of its own; each thread takes one.
   func makeReader() -> any WeightReader
+  /// A reader of the integers that a tensor's rows are stored as; nil where they are stored otherwise.
+  func makeIntegerReader(of tensor: String) -> (any IntegerReader)?
+}
+
+extension WeightSource {
+  package func makeIntegerReader(of tensor: String) -> (any IntegerReader)? { nil }
+}
+
+/// Reads a tensor whose rows, along its last dimension, are a scale times 8-bit integers, but for some columns that are
+/// stored as they are.
+package protocol IntegerReader {
+  /// In rising order.
+  var outlierColumns: [Int32] { get }
+  var scaleType: ElementType { get }
+
+  /// Reads rows: integers as float32, 0 in outlier columns; a scale for each row; the outlier columns' weights row by
+  /// row.
+  mutating func read(
+    _ rows: Range<Int>, into integers: inout [Float], scales: inout [Float], outliers: inout [Float]) throws
 }
 
 package protocol WeightReader {

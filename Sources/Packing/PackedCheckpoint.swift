@@ -10,6 +10,8 @@ package struct PackedCheckpoint: Sendable {
   package let checkpoint: Checkpoint
   package let manifest: PackedManifest
   private let codebooks: [NamedCodebook: [Float]]
+  /// Of the tensors that have any; rising, and within the tensor.
+  private let outlierColumns: [String: [Int32]]
 
   /// True where a folder, or the folder of a file, holds a manifest of ours.
   package static func isPacked(_ path: FilePath) -> Bool {
@@ -49,6 +51,7 @@ package struct PackedCheckpoint: Sendable {
       codebooks[book] = try Self.levels(try Self.find(specification, in: checkpoint, file: file))
     }
     let names = Set(present.map(\.name))
+    var outlierColumns: [String: [Int32]] = [:]
     for record in manifest.records {
       guard names.contains(record.file) else {
         throw CheckpointError(file: file, tensor: record.name, .field("file", expected: "one of 'files'"))
@@ -72,7 +75,10 @@ package struct PackedCheckpoint: Sendable {
         throw CheckpointError(file: file, tensor: record.name, .field("members", expected: "exactly \(list)"))
       }
       for member in expected {
-        _ = try Self.find(member.specification, in: checkpoint, file: file)
+        let tensor = try Self.find(member.specification, in: checkpoint, file: file)
+        if member.role == .outlierColumns {
+          outlierColumns[record.name] = try Self.columns(tensor, width: record.shape.last ?? 1)
+        }
         guard claimed.insert(member.specification.name).inserted else {
           throw CheckpointError(
             file: file, tensor: record.name, .field("members", expected: "tensors of its own, not shared ones"))
@@ -84,6 +90,25 @@ package struct PackedCheckpoint: Sendable {
         file: tensor.file.path.string, tensor: tensor.name, .field("manifest", expected: "to account for this tensor"))
     }
     self.codebooks = codebooks
+    self.outlierColumns = outlierColumns
+  }
+
+  /// The outlier columns of a tensor whose last dimension is `width`.
+  private static func columns(_ tensor: CheckpointTensor, width: Int) throws(CheckpointError) -> [Int32] {
+    var bytes: [UInt8] = []
+    try tensor.file.read(0..<tensor.entry.bytes.count, of: tensor.entry, into: &bytes)
+    var columns: [Int32] = []
+    for index in 0..<tensor.entry.elementCount {
+      let bits = (0..<4).reduce(UInt32(0)) { $0 | UInt32(bytes[4 * index + $1]) << UInt32(8 * $1) }
+      let column = Int32(bitPattern: bits)
+      guard column > columns.last ?? -1, column < width else {
+        throw CheckpointError(
+          file: tensor.file.path.string, tensor: tensor.name,
+          .field("element \(index)", expected: "rising column numbers below \(width), not \(column)"))
+      }
+      columns.append(column)
+    }
+    return columns
   }
 
   private static func find(
@@ -122,6 +147,7 @@ package struct PackedCheckpoint: Sendable {
     /// Scales and zero points of the groups that the elements belong to, from the first one's group on.
     package fileprivate(set) var scales: [Float] = []
     package fileprivate(set) var zeroPoints: [Float] = []
+    fileprivate var outliers: [Float] = []
     fileprivate var bytes: [UInt8] = []
 
     package init() {}
@@ -166,6 +192,63 @@ package struct PackedCheckpoint: Sendable {
         for index in 0..<codes.count { target[start + index] = levels[Int(codes[index])] }
       }
     }
+    if let columns = outlierColumns[record.name], let outliers = encoding.outliers {
+      let width = record.shape.last ?? 1
+      let rows = elements.lowerBound / width..<((elements.upperBound - 1) / width + 1)
+      try readOutliers(record, outliers, rows, into: &workspace.outliers, &workspace.bytes)
+      for row in rows {
+        for (position, column) in columns.enumerated() {
+          let element = row * width + Int(column)
+          guard elements.contains(element) else { continue }
+          values[element - elements.lowerBound] =
+            workspace.outliers[(row - rows.lowerBound) * columns.count + position]
+        }
+      }
+    }
+  }
+
+  /// The columns of a tensor that are stored beside its codes.
+  package func outlierColumns(of record: PackedManifest.Record) -> [Int32] { outlierColumns[record.name] ?? [] }
+
+  /// The integers that rows of a tensor are made of: weight = scale · integer, but for outlier columns, whose integers
+  /// are 0.
+  /// - Parameters:
+  ///   - integers: receives them as float32, code less 128.
+  ///   - scales: receives one for each row.
+  ///   - outliers: receives the weights of the outlier columns, row by row.
+  /// - Precondition: the encoding `isIntegerRows`.
+  package func decodeIntegers(
+    _ record: PackedManifest.Record, _ rows: Range<Int>, into integers: inout [Float], scales: inout [Float],
+    outliers: inout [Float], using workspace: inout Workspace
+  ) throws(CheckpointError) {
+    guard let encoding = record.encoding, encoding.isIntegerRows else { preconditionFailure("not rows of integers") }
+    let width = record.shape.last ?? 1
+    precondition(rows.lowerBound >= 0 && rows.upperBound * width <= record.elementCount)
+    try readCodes(
+      record, encoding, rows.lowerBound * width..<rows.upperBound * width, role: .codes, into: &workspace.codes,
+      &workspace.bytes)
+    try readScales(record, encoding, rows, &workspace)
+    scales = workspace.scales
+    integers.resize(to: workspace.codes.count)
+    var target = integers.mutableSpan
+    decodeAffine(
+      workspace.codes.span, AffineRange(scale: 1, zeroPoint: encoding.middle, highestCode: encoding.highestCode),
+      into: &target)
+    outliers.removeAll(keepingCapacity: true)
+    guard let columns = outlierColumns[record.name], let form = encoding.outliers else { return }
+    try readOutliers(record, form, rows, into: &outliers, &workspace.bytes)
+    for row in 0..<rows.count {
+      for column in columns { integers[row * width + Int(column)] = 0 }
+    }
+  }
+
+  private func readOutliers(
+    _ record: PackedManifest.Record, _ outliers: WeightEncoding.Outliers, _ rows: Range<Int>,
+    into values: inout [Float], _ bytes: inout [UInt8]
+  ) throws(CheckpointError) {
+    try readFloats(
+      record, .outlierWeights, outliers.type, rows.lowerBound * outliers.count..<rows.upperBound * outliers.count,
+      into: &values, &bytes)
   }
 
   private func readScales(

@@ -13,6 +13,8 @@ import Quantization
 ///     t.scale_codes   U8       double quantization: one code per group
 ///     t.block_scales  F32      one per 256 scale codes
 ///     t.scale_offset  F32      [1], the mean that was subtracted
+///     t.outlier_columns  I32   [m], columns that are stored beside the codes
+///     t.outlier_weights  F16/BF16  [rows, m], their weights
 package enum PackedFormat {
   package static let name = "convert-model-packed"
   package static let version = 1
@@ -24,6 +26,8 @@ package enum PackedFormat {
     case scaleCodes = "scale_codes"
     case blockScales = "block_scales"
     case scaleOffset = "scale_offset"
+    case outlierColumns = "outlier_columns"
+    case outlierWeights = "outlier_weights"
     /// The bytes of a kept tensor, under its own name.
     case data
   }
@@ -60,6 +64,11 @@ package enum PackedFormat {
       members.append(member(.scaleCodes, .u8, perGroup))
       members.append(member(.blockScales, .f32, [(groups + blockSize - 1) / blockSize]))
       members.append(member(.scaleOffset, .f32, [1]))
+    }
+    if let outliers = encoding.outliers {
+      let width = shape.last ?? 1
+      members.append(member(.outlierColumns, .i32, [outliers.count]))
+      members.append(member(.outlierWeights, outliers.type, [grouping.count / width, outliers.count]))
     }
     return members
   }

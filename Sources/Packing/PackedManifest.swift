@@ -200,6 +200,10 @@ extension WeightEncoding {
       fields["scales"] = "nested"
       fields["scale_block_size"] = .integer(blockSize)
     }
+    if let outliers {
+      fields["outlier_columns"] = .integer(outliers.count)
+      fields["outlier_type"] = .string(outliers.type.rawValue)
+    }
     return .object(fields)
   }
 }
@@ -258,7 +262,8 @@ private struct ManifestReader {
       guard type.isFullPrecision, shape.allSatisfy({ $0 > 0 }) else {
         throw fault("bucket", "'kept' for a tensor of this dtype or without elements", tensor: name)
       }
-      fate = .quantized(try encoding(value["encoding"], tensor: name), scheme: value["scheme"]?.object ?? [:])
+      fate = .quantized(
+        try encoding(value["encoding"], width: shape.last ?? 1, tensor: name), scheme: value["scheme"]?.object ?? [:])
     default: throw fault("bucket", "'quantized' or 'kept'", tensor: name)
     }
     let record = PackedManifest.Record(
@@ -286,7 +291,10 @@ private struct ManifestReader {
     return shape
   }
 
-  private func encoding(_ value: JSONValue?, tensor: String) throws(CheckpointError) -> WeightEncoding {
+  /// - Parameter width: the tensor's last dimension.
+  private func encoding(
+    _ value: JSONValue?, width: Int, tensor: String
+  ) throws(CheckpointError) -> WeightEncoding {
     guard let bits = value?["bits"]?.integer, (2...8).contains(bits) else {
       throw fault("bits", "from 2 to 8", tensor: tensor)
     }
@@ -329,6 +337,20 @@ private struct ManifestReader {
     if case .nested = scales, case .affine = levels {
       throw fault("scales", "'F32', 'F16' or 'BF16' with affine levels", tensor: tensor)
     }
-    return WeightEncoding(bits: bits, levels: levels, sharing: sharing, scales: scales)
+    return WeightEncoding(
+      bits: bits, levels: levels, sharing: sharing, scales: scales,
+      outliers: try outliers(value, width: width, tensor: tensor))
+  }
+
+  private func outliers(
+    _ value: JSONValue?, width: Int, tensor: String
+  ) throws(CheckpointError) -> WeightEncoding.Outliers? {
+    guard let count = value?["outlier_columns"] else { return nil }
+    guard let count = count.integer, (1...width).contains(count) else {
+      throw fault("outlier_columns", "a number of columns, from 1 to the \(width) of the tensor", tensor: tensor)
+    }
+    guard let type = value?["outlier_type"]?.string.flatMap(ElementType.init(rawValue:)), type == .f16 || type == .bf16
+    else { throw fault("outlier_type", "'F16' or 'BF16'", tensor: tensor) }
+    return WeightEncoding.Outliers(count: count, type: type)
   }
 }

@@ -5,10 +5,14 @@ import Quantization
 package struct TilePacker: Sendable {
   private let encoding: WeightEncoding
   private let grouping: Grouping
+  private let outlierColumns: [Int32]
 
-  package init(encoding: WeightEncoding, grouping: Grouping) {
+  /// - Parameter outlierColumns: as many as the encoding says.
+  package init(encoding: WeightEncoding, grouping: Grouping, outlierColumns: [Int32] = []) {
+    precondition(outlierColumns.count == encoding.outliers?.count ?? 0)
     self.encoding = encoding
     self.grouping = grouping
+    self.outlierColumns = outlierColumns
   }
 
   /// - Parameters:
@@ -26,6 +30,18 @@ package struct TilePacker: Sendable {
     } else {
       let count = stream(tile.codes, into: &buffer)
       try write(.codes, first * encoding.bits / 8, buffer, count)
+    }
+    if let outliers = encoding.outliers {
+      let count = encodeElements(tile.outliers, as: outliers.type, into: &buffer)
+      // Tiles of a tensor with outlier columns are whole rows.
+      let row = first / grouping.rowLength
+      try write(.outlierWeights, row * outliers.count * outliers.type.bitWidth / 8, buffer, count)
+      if first == 0 {
+        let bytes = outlierColumns.flatMap { column in
+          (0..<4).map { UInt8(truncatingIfNeeded: UInt32(bitPattern: column) >> UInt32(8 * $0)) }
+        }
+        try write(.outlierColumns, 0, bytes, bytes.count)
+      }
     }
     guard !tile.scales.isEmpty else { return }
     switch encoding.scales {

@@ -39,10 +39,7 @@ package struct Hessian: Sendable {
   ///   sum is then unchanged.
   package mutating func add(_ x: Matrix, workers: Int) throws(HessianError) {
     precondition(x.columns == dimension)
-    let largest = largestMagnitude(of: x, workers: workers)
-    if !largest.isFinite { throw Self.firstNotFinite(in: x) }
-    let bound = Double(largest) * Double(largest) * Double(x.rows) + Double(diagonal.max() ?? 0)
-    guard bound < Double(Float.greatestFiniteMagnitude) / 2 else { throw .overflow(largest: largest) }
+    try Self.requireFiniteSquares(x, atop: Double(diagonal.max() ?? 0), workers: workers)
     makeUnique(workers: workers)
     accumulateGram(x, into: sum, workers: workers)
     tokens += x.rows
@@ -72,6 +69,17 @@ package struct Hessian: Sendable {
     let copy = Matrix(rows: dimension, columns: dimension)
     Kernels.add(sum, to: copy, workers: workers)
     sum = copy
+  }
+
+  /// Refuses activations whose values, or sums of squares, are not finite in float32.
+  /// - Parameter atop: the largest sum of squares so far.
+  package static func requireFiniteSquares(
+    _ x: Matrix, atop sum: Double = 0, workers: Int
+  ) throws(HessianError) {
+    let largest = largestMagnitude(of: x, workers: workers)
+    if !largest.isFinite { throw firstNotFinite(in: x) }
+    let bound = Double(largest) * Double(largest) * Double(x.rows) + sum
+    guard bound < Double(Float.greatestFiniteMagnitude) / 2 else { throw .overflow(largest: largest) }
   }
 
   /// The first column, and in it the first row, that is not finite.

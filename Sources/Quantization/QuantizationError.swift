@@ -6,4 +6,6 @@ package enum QuantizationError: Error, Hashable, Sendable {
   case notFinite(element: Int, value: String)
   /// A scale is beyond the range of the type that is to store it.
   case scaleOverflow(element: Int, scale: Float, type: ElementType)
+  /// A weight of an outlier column is beyond the range of the type that is to store it.
+  case outlierOverflow(element: Int, value: Float, type: ElementType)
 }

@@ -34,6 +34,7 @@ package struct WeightScheme: Hashable, Sendable {
       throw .needsBlocks(method: method)
     }
     if method == .hqq || method.isCalibrated, granularity == .tensor { throw .needsGroups(method: method) }
+    if method == .llmInt8, granularity != .row { throw .needsRows(method: method) }
     if method == .hqq, scaleSearch != .none { throw .searchNotUsed(method: method) }
     if doubleQuantization, !method.isCodebook { throw .doubleQuantization(method: method) }
     if doubleQuantization, scaleType != nil, scaleType != .f32 { throw .doubleQuantizationScaleType }
@@ -45,7 +46,7 @@ package struct WeightScheme: Hashable, Sendable {
     self.scaleType = scaleType
     self.scaleSearch = scaleSearch
     self.doubleQuantization = doubleQuantization
-    self.isSymmetric = method.isCalibrated ? isSymmetric ?? true : method == .absmax
+    self.isSymmetric = method.isCalibrated ? isSymmetric ?? true : method == .absmax || method == .llmInt8
     if scaleSearch == .signedMSE, !self.isSymmetric || granularity == .tensor { throw .signedSearch(method: method) }
     if let isSymmetric, isSymmetric != self.isSymmetric {
       throw .symmetry(method: method, symmetric: isSymmetric)
@@ -55,7 +56,7 @@ package struct WeightScheme: Hashable, Sendable {
   /// The scheme without calibration whose codes and ranges have the same form: what a calibrated method starts from, and
   /// what a tensor gets that cannot be calibrated.
   package var rounding: WeightScheme {
-    guard method.isCalibrated else { return self }
+    guard method.isCalibrated || method == .llmInt8 else { return self }
     return WeightScheme(self, method: isSymmetric ? .absmax : .zeroPoint, scaleSearch: scaleSearch)
   }
 
@@ -76,7 +77,7 @@ package struct WeightScheme: Hashable, Sendable {
   package var encoding: WeightEncoding {
     let levels: WeightEncoding.Levels =
       switch method {
-      case .absmax: .affine(.middle)
+      case .absmax, .llmInt8: .affine(.middle)
       case .gptq, .learned: .affine(isSymmetric ? .middle : .integer)
       case .zeroPoint: .affine(.integer)
       case .hqq: .affine(.float)
@@ -95,7 +96,7 @@ package struct WeightScheme: Hashable, Sendable {
   }
 
   /// True where the scale of a group follows from its largest magnitude, whatever its other values.
-  var usesMagnitudesAlone: Bool { scaleSearch == .none && (method == .absmax || method.isCodebook) }
+  var usesMagnitudesAlone: Bool { scaleSearch == .none && (rounding.method == .absmax || method.isCodebook) }
 }
 
 /// The methods.
@@ -107,9 +108,13 @@ package enum Method: String, CaseIterable, Hashable, Sendable {
   case hqq
   case gptq
   case learned
+  case llmInt8 = "llm-int8"
 
   /// Whether the method looks at the inputs of layers, so that the model must be run.
   package var isCalibrated: Bool { self == .gptq || self == .learned }
+
+  /// Whether the method needs statistics of the inputs of each layer, from which outlier features are told.
+  package var needsStatistics: Bool { self == .llmInt8 }
 
   package var isCodebook: Bool { self == .nf4 || self == .fp4 }
 
@@ -124,18 +129,20 @@ package enum Method: String, CaseIterable, Hashable, Sendable {
       "integers chosen column by column so that later ones make up for the errors of earlier ones; runs the model"
     case .learned:
       "integers and ranges learned by gradient steps from GPTQ's, so that blocks or predictions stay; runs the model"
+    case .llmInt8:
+      "LLM.int8(): 8-bit rows by absmax, with the columns of outlier input features kept in 16 bits; runs the model"
     case .hqq: "half-quadratic quantization: asymmetric, zero points fitted to an lp norm (p < 1) of the error"
     }
   }
 
-  var usualBits: Int { self == .absmax || self == .zeroPoint ? 8 : 4 }
-  var bitRange: ClosedRange<Int> { isCodebook ? 4...4 : 2...8 }
+  var usualBits: Int { self == .absmax || self == .zeroPoint || self == .llmInt8 ? 8 : 4 }
+  var bitRange: ClosedRange<Int> { isCodebook ? 4...4 : self == .llmInt8 ? 8...8 : 2...8 }
 
   /// Eight bits afford a scale per row; fewer need groups, of the sizes that peers use.
   func usualGranularity(bits: Int) -> Granularity {
     switch self {
     case .nf4, .fp4, .hqq: .group(64)
-    case .absmax, .zeroPoint, .gptq, .learned: bits == 8 ? .row : .group(128)
+    case .absmax, .zeroPoint, .gptq, .learned, .llmInt8: bits == 8 ? .row : .group(128)
     }
   }
 }
@@ -168,6 +175,7 @@ package enum SchemeError: Error, Hashable, CustomStringConvertible {
   case blockSize(Int, method: Method)
   case needsBlocks(method: Method)
   case needsGroups(method: Method)
+  case needsRows(method: Method)
   case searchNotUsed(method: Method)
   case symmetry(method: Method, symmetric: Bool)
   case signedSearch(method: Method)
@@ -178,8 +186,8 @@ package enum SchemeError: Error, Hashable, CustomStringConvertible {
   package var description: String {
     switch self {
     case .bits(let bits, let method):
-      method.isCodebook
-        ? "\(method.rawValue) has 4 bits, not \(bits)"
+      method.bitRange.count == 1
+        ? "\(method.rawValue) has \(method.usualBits) bits, not \(bits)"
         : "\(bits) bits: \(method.rawValue) takes \(method.bitRange.lowerBound) to \(method.bitRange.upperBound)"
     case .groupSize(let size): "group size \(size): it must be positive, or 'row' or 'tensor'"
     case .blockSize(let size, let method):
@@ -187,6 +195,7 @@ package enum SchemeError: Error, Hashable, CustomStringConvertible {
     case .needsBlocks(let method):
       "\(method.rawValue) works on blocks of the flattened tensor: give a group size from 32 to 4096 (usually 64)"
     case .needsGroups(let method): "\(method.rawValue) needs a group size or 'row', not one scale for the tensor"
+    case .needsRows(let method): "\(method.rawValue) has one scale per row: leave out the group size"
     case .searchNotUsed(let method): "\(method.rawValue) chooses its own ranges: leave out the scale search"
     case .signedSearch(let method):
       "scale search mse-signed is for symmetric codes (absmax, gptq, learned) in rows or groups, not for this \(method.rawValue);"

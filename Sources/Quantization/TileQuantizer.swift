@@ -39,6 +39,8 @@ package struct QuantizedTile: Sendable {
   /// With double quantization one code per scale, and one scale per block of 256 of them; else empty.
   package fileprivate(set) var scaleCodes: [UInt8] = []
   package fileprivate(set) var blockScales: [Float] = []
+  /// The weights of the outlier columns, row by row; else empty.
+  package fileprivate(set) var outliers: [Float] = []
   /// Of each group, while the tile is quantized.
   fileprivate var magnitudes: [Float] = []
   fileprivate var ranges: [AffineRange] = []
@@ -64,15 +66,22 @@ package struct TileQuantizer: Sendable {
   package let encoding: WeightEncoding
   package let grouping: Grouping
   private let columnImportance: [Float]?
+  /// What is stored beside the codes.
+  package let outliers: OutlierColumns?
 
-  /// - Parameter importance: the mean square of the inputs of each column, E[x²], by which a scale search weighs squared
-  ///   errors: then it minimizes Σ E[x²]·(w − ŵ)². As many as the last dimension is long.
-  /// - Precondition: the shape has at least one element.
-  package init(scheme: WeightScheme, shape: [Int], importance: [Float]? = nil) {
+  /// - Parameters:
+  ///   - importance: the mean square of the inputs of each column, E[x²], by which a scale search weighs squared
+  ///     errors: then it minimizes Σ E[x²]·(w − ŵ)². As many as the last dimension is long.
+  ///   - outliers: columns to store beside the codes; they take no part in the scales.
+  /// - Precondition: the shape has at least one element; outliers are columns of it, and then scales are per row.
+  package init(scheme: WeightScheme, shape: [Int], importance: [Float]? = nil, outliers: OutlierColumns? = nil) {
     precondition(importance == nil || importance?.count == shape.last ?? 1)
     self.scheme = scheme
     columnImportance = importance
-    encoding = scheme.encoding
+    let split = outliers.flatMap { $0.columns.isEmpty ? nil : $0 }
+    precondition(split == nil || split?.fits(columns: shape.last ?? 1) == true && scheme.granularity == .row)
+    self.outliers = split
+    encoding = scheme.encoding.with(split.map { WeightEncoding.Outliers(count: $0.columns.count, type: $0.type) })
     grouping = encoding.grouping(of: shape)
   }
 
@@ -168,11 +177,12 @@ package struct TileQuantizer: Sendable {
     _ bytes: RawSpan, as type: ElementType, first: Int, facts: TensorFacts, into tile: inout QuantizedTile
   ) throws(QuantizationError) {
     let count = bytes.byteCount * 8 / type.bitWidth
-    if type.isReadDirectly, scheme.usesMagnitudesAlone || facts.range != nil {
+    if outliers == nil, type.isReadDirectly, scheme.usesMagnitudesAlone || facts.range != nil {
       let groups = groups(first: first, count: count, facts)
       findMagnitudes(bytes, as: type, groups, facts, &tile)
       // Where a value is not finite, the way below finds which.
       if facts.range != nil || tile.magnitudes.allSatisfy({ $0.isFinite }) {
+        tile.outliers.removeAll(keepingCapacity: true)
         try findRanges(groups, first: first, facts, &tile) { (_, largest) throws(QuantizationError) in
           encoding.levels == .affine(.middle)
             ? range(from: -largest, to: largest, share: 1) : range(scale: rounded(largest, to: scheme.scaleType))
@@ -186,12 +196,25 @@ package struct TileQuantizer: Sendable {
     values.resize(to: count)
     var target = values.mutableSpan
     decodeElements(bytes, as: type, into: &target)
-    try quantize(values.span, first: first, facts: facts, into: &tile)
+    tile.outliers.removeAll(keepingCapacity: true)
+    if let outliers {
+      try outliers.split(&values, rowLength: grouping.rowLength, first: first, into: &tile.outliers)
+    }
+    try quantize(regular: values.span, first: first, facts: facts, into: &tile)
   }
 
   /// Quantizes a tile of decoded values; otherwise as above.
   package func quantize(
     _ values: Span<Float>, first: Int, facts: TensorFacts, into tile: inout QuantizedTile
+  ) throws(QuantizationError) {
+    if outliers != nil { return try quantize(values.bytes, as: .f32, first: first, facts: facts, into: &tile) }
+    tile.outliers.removeAll(keepingCapacity: true)
+    try quantize(regular: values, first: first, facts: facts, into: &tile)
+  }
+
+  /// Quantizes values whose outliers, if any, have been taken out.
+  private func quantize(
+    regular values: Span<Float>, first: Int, facts: TensorFacts, into tile: inout QuantizedTile
   ) throws(QuantizationError) {
     let groups = groups(first: first, count: values.count, facts)
     findMagnitudes(values.bytes, as: .f32, groups, facts, &tile)
@@ -286,7 +309,7 @@ package struct TileQuantizer: Sendable {
           of: members, importance: weights, largest: largest, codebook: name.codebook, scaleType: scheme.scaleType))
     case (.codebook, .none): return range(scale: rounded(largest, to: scheme.scaleType))
     case (.affine, _):
-      let finder = RangeFinder(scheme)
+      let finder = RangeFinder(scheme.rounding)
       guard let weights else { return finder.range(of: members, largest: largest) }
       return finder.range(of: members, largest: largest, importance: weights.span)
     }
@@ -298,7 +321,7 @@ package struct TileQuantizer: Sendable {
   }
 
   private func range(from smallest: Float, to largest: Float, share: Double) -> AffineRange {
-    RangeFinder(scheme).range(from: smallest, to: largest, share: share)
+    RangeFinder(scheme.rounding).range(from: smallest, to: largest, share: share)
   }
 
   /// What the squared error of each of these elements counts in a search; nil where all count the same.

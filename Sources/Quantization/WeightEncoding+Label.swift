@@ -1,7 +1,7 @@
 import Kernels
 
 extension WeightEncoding {
-  /// A few words for tables, such as `int4 g128 f16` or `nf4 b64 double`.
+  /// A few words for tables, such as `int4 g128 f16` `nf4 b64 double`, or `int8 row f16 + 4 columns bf16`.
   package var label: String {
     let kind: String =
       switch levels {
@@ -22,6 +22,7 @@ extension WeightEncoding {
       case .plain(let type): type.rawValue.lowercased()
       case .nested: "double"
       }
-    return "\(kind) \(shared) \(stored)"
+    let split = outliers.map { " + \($0.count) columns \($0.type.rawValue.lowercased())" } ?? ""
+    return "\(kind) \(shared) \(stored)\(split)"
   }
 }

@@ -32,17 +32,41 @@ package struct WeightEncoding: Hashable, Sendable {
     case nested(blockSize: Int)
   }
 
+  /// Columns whose weights are stored as they are, beside the codes (LLM.int8(), arXiv 2208.07339, section 3). Which
+  /// columns they are is stored with the tensor.
+  package struct Outliers: Hashable, Sendable {
+    /// At least one, and no more than the last dimension has.
+    package let count: Int
+    /// F16 or BF16.
+    package let type: ElementType
+
+    package init(count: Int, type: ElementType) {
+      self.count = count
+      self.type = type
+    }
+  }
+
   package let bits: Int
   package let levels: Levels
   package let sharing: Sharing
   package let scales: Scales
+  package let outliers: Outliers?
 
-  package init(bits: Int, levels: Levels, sharing: Sharing, scales: Scales) {
+  package init(bits: Int, levels: Levels, sharing: Sharing, scales: Scales, outliers: Outliers? = nil) {
     self.bits = bits
     self.levels = levels
     self.sharing = sharing
     self.scales = scales
+    self.outliers = outliers
   }
+
+  /// The same codes with outlier columns beside them.
+  package func with(_ outliers: Outliers?) -> WeightEncoding {
+    WeightEncoding(bits: bits, levels: levels, sharing: sharing, scales: scales, outliers: outliers)
+  }
+
+  /// Whether a row is a scale times integers from −128 to 127, so that products can be made of the integers.
+  package var isIntegerRows: Bool { bits == 8 && levels == .affine(.middle) && sharing == .row }
 
   package var highestCode: Int32 { (1 << Int32(bits)) - 1 }
 

@@ -6,6 +6,19 @@ import OrderedCollections
 
 /// What `evaluate` found, for people and programs.
 package struct EvaluationReport: Hashable, Sendable {
+  /// Which linear layers ran with 8-bit inputs.
+  package struct IntegerProducts: Hashable, Sendable {
+    package let layers: Int
+    package let allLayers: Int
+    package let splitsOutliers: Bool
+
+    package init(layers: Int, allLayers: Int, splitsOutliers: Bool) {
+      self.layers = layers
+      self.allLayers = allLayers
+      self.splitsOutliers = splitsOutliers
+    }
+  }
+
   package let model: String
   package let against: String?
   package let text: String
@@ -14,11 +27,13 @@ package struct EvaluationReport: Hashable, Sendable {
   package let usedTokens: Int
   package let textTokens: Int
   package let unusedTensors: [String]
+  /// Nil where all layers ran in float32.
+  package let integerProducts: IntegerProducts?
   package let seconds: Double
 
   package init(
     model: String, against: String?, text: String, evaluation: Evaluation, usedTokens: Int, textTokens: Int,
-    unusedTensors: [String], seconds: Double
+    unusedTensors: [String], integerProducts: IntegerProducts? = nil, seconds: Double
   ) {
     self.model = model
     self.against = against
@@ -27,6 +42,7 @@ package struct EvaluationReport: Hashable, Sendable {
     self.usedTokens = usedTokens
     self.textTokens = textTokens
     self.unusedTensors = unusedTensors
+    self.integerProducts = integerProducts
     self.seconds = seconds
   }
 
@@ -42,6 +58,10 @@ package struct EvaluationReport: Hashable, Sendable {
         ["same most probable token", Figures.percent(comparison.agreement)],
         ["accepted as a draft", Figures.percent(comparison.acceptance)],
       ]
+    }
+    if let products = integerProducts {
+      let split = products.splitsOutliers ? "" : ", outlier columns rounded too"
+      rows.append(["8-bit inputs", "\(products.layers) of \(products.allLayers) linear layers\(split)"])
     }
     rows += [
       ["predicted tokens", "\(evaluation.tokens)"],
@@ -80,6 +100,12 @@ package struct EvaluationReport: Hashable, Sendable {
         ("against", .string(against ?? "")), ("klDivergence", .real(comparison.divergence)),
         ("klDivergence99", .real(comparison.divergence99)), ("top1Agreement", .real(comparison.agreement)),
         ("draftAcceptance", .real(comparison.acceptance)),
+      ]
+    }
+    if let products = integerProducts {
+      members += [
+        ("activations", "int8"), ("integerLayers", .integer(products.layers)),
+        ("splitsOutliers", .bool(products.splitsOutliers)),
       ]
     }
     members += [

@@ -72,6 +72,46 @@ import Testing
     #expect(try await Self.run(drawn).output == Self.run(drawn).output)
   }
 
+  @Test func evidenceIsGatheredOnceForManyConversions() async throws {
+    let text = ["--samples", "6", "--sequence-length", "64", "--calibration"]
+    let own = ["calibrate", tiny, "-o", path("self.safetensors"), "--samples", "2", "--sequence-length", "16"]
+    let file = Fixtures.path("text/tiny-eval.txt").string
+    let gathered = try await Self.run(["calibrate", tiny, "-o", path("e.safetensors")] + text + [file])
+    #expect(gathered.code == 0 && gathered.error.isEmpty, "\(gathered.error)")
+    #expect(gathered.output.contains("statistics and Hessians of 12 inputs of a llama model, from 384 tokens."))
+    #expect(try await Self.run(own + ["--calibration", "self"]).code == 0)
+    let merged = try await run(
+      "calibrate", "--merge", path("e.safetensors"), path("self.safetensors"), "-o", path("both.safetensors"))
+    #expect(merged.code == 0 && merged.output.contains("from 416 tokens."), "\(merged.error)")
+    let shown = try await run("calibrate", "--show", path("both.safetensors"), "--json")
+    #expect(try shown.json["inputs"]?.array?.first?["tokens"]?.integer == 416)
+    let gptq = try await run(tiny, "-o", path("gptq"), "-m", "gptq", "--evidence", path("both.safetensors"))
+    #expect(gptq.code == 0 && gptq.output.contains("It holds no activations"), "\(gptq.error)")
+    let weighed = try await run(tiny, "-o", path("nf4"), "-m", "nf4", "--evidence", path("both.safetensors"))
+    #expect(weighed.code == 0)
+    let manifest = try readJSONObject(folder.appending("nf4/quantization_manifest.json"))
+    #expect(manifest["recipe"]?["scale_search"]?.string == "mse")
+    #expect(try await Self.run([tiny, "-o", path("live"), "-m", "absmax", "-b", "4"] + text + [file]).code == 0)
+    let wrong: [(code: Int32, arguments: [String], message: String)] = [
+      (64, [tiny, "-o", path("x"), "--evidence", "a", "--calibration", "b"], "give one of them"),
+      (64, [tiny, "-o", path("x"), "-m", "gptq", "--evidence", "a", "--fallback-rtn"], "--evidence holds none"),
+      (64, [tiny, "-o", path("x"), "-m", "hqq", "--calibration", file], "nothing in this recipe uses it"),
+      (64, ["calibrate", tiny], "give --output"),
+      (64, ["calibrate", "--merge", "a", "-o", path("x")], "two files or more"),
+      (64, ["calibrate", "-o", path("x")], "give one of"),
+      (65, ["calibrate", "--show", tiny + "/model-00001-of-00002.safetensors"], "is no evidence file"),
+      (
+        65, ["calibrate", "--merge", path("e.safetensors"), path("e.safetensors"), "-o", path("x")], "the same windows"
+      ),
+      (66, [tiny, "-o", path("x"), "--evidence", path("nowhere")], "no such file or folder"),
+      (73, ["calibrate", tiny, "-o", path("e.safetensors")] + text + [file], "exists already"),
+    ]
+    for (code, arguments, message) in wrong {
+      let outcome = try await Self.run(arguments)
+      #expect(outcome.code == code && outcome.error.contains(message), "\(arguments): \(outcome.error)")
+    }
+  }
+
   @Test func theDryRunWritesNothingAndKnowsEveryByte() async throws {
     let planned = try await run(tiny, "-o", path("out"), "--method", "absmax", "--bits", "3", "--dry-run", "--json")
     #expect(planned.code == 0)

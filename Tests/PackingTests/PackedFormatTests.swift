@@ -29,6 +29,7 @@ private struct Change {
           schemes.append(try WeightScheme(method: .zeroPoint, bits: bits, granularity: granularity, scaleType: .bf16))
         }
       }
+      schemes.append(try WeightScheme(method: .llmInt8))
       schemes.append(try WeightScheme(method: .hqq, bits: 3, granularity: .group(24)))
       schemes.append(try WeightScheme(method: .nf4))
       schemes.append(try WeightScheme(method: .fp4, granularity: .group(32), scaleType: .f16))
@@ -43,7 +44,8 @@ private struct Change {
     var random = SplitMix64(seed: 1)
     for shape in [[300, 300], [7, 100], [3, 11], [1, 70_003], [600_000]] {
       let values = random.weights(shape.reduce(1, *))
-      let quantizer = TileQuantizer(scheme: scheme, shape: shape)
+      let outliers = scheme.method == .llmInt8 ? OutlierColumns(columns: [0, 4, 10], type: .bf16) : nil
+      let quantizer = TileQuantizer(scheme: scheme, shape: shape, outliers: outliers)
       let tiling = try #require(Tiling(quantizer.grouping, quantizer.encoding))
       var facts = TensorFacts()
       for scan in quantizer.scans {
@@ -54,7 +56,8 @@ private struct Change {
       for member in members {
         written[member.role] = [Int](repeating: 0, count: member.specification.byteCount)
       }
-      let packer = TilePacker(encoding: quantizer.encoding, grouping: quantizer.grouping)
+      let packer = TilePacker(
+        encoding: quantizer.encoding, grouping: quantizer.grouping, outlierColumns: outliers?.columns ?? [])
       var tile = QuantizedTile()
       var buffer: [UInt8] = []
       for number in 0..<tiling.tiles {

@@ -5,7 +5,8 @@ import Testing
 
 /// Every method's documented answer to values that are not ordinary.
 @Suite struct EdgeCases {
-  static let methods = Quantization.Method.allCases
+  /// All but LLM.int8(), which is absmax by rows where there are no outliers (`OutlierSplitLaws`).
+  static let methods = Quantization.Method.allCases.filter { $0 != .llmInt8 }
 
   @Test(arguments: methods)
   func zerosStayZero(method: Quantization.Method) throws {

@@ -45,7 +45,7 @@ import Testing
   }
 
   /// Scaling the weights by a power of two scales the scales, and changes no code.
-  @Test(arguments: Quantization.Method.allCases)
+  @Test(arguments: EdgeCases.methods)
   func powersOfTwoChangeNoCode(method: Quantization.Method) throws {
     var random = SplitMix64(seed: 3)
     let values = random.weights(8 * 128)
@@ -116,7 +116,7 @@ import Testing
   }
 
   /// Weights taken as they are stored give what their decoded values give.
-  @Test(arguments: Quantization.Method.allCases, [ElementType.bf16, .f32, .f16])
+  @Test(arguments: EdgeCases.methods, [ElementType.bf16, .f32, .f16])
   func storedWeightsGiveWhatTheirValuesGive(method: Quantization.Method, type: ElementType) throws {
     var random = SplitMix64(seed: 8)
     let (bytes, values) = random.storedWeights(16 * 150, as: type)

@@ -1,0 +1,64 @@
+import Calibration
+import Checkpoints
+import Quantization
+import SystemPackage
+
+/// Evidence that was gathered before: from it a model is quantized without being run.
+package protocol StoredEvidence: Sendable {
+  /// The file or folder, for messages.
+  var place: String { get }
+  var inputs: [LinearInput] { get }
+  /// Of each input.
+  var tokens: [Int] { get }
+  var hasHessians: Bool { get }
+  /// What the manifest says of it.
+  var record: JSONValue { get }
+
+  /// Reads and validates what is known of one input, in memory for that input alone.
+  /// - Parameter withHessian: only where there are Hessians.
+  /// - Throws: `EvidenceFileError`, `EvidenceError` and `CheckpointError` for what is damaged.
+  func evidence(ofInput index: Int, withHessian: Bool, workers: Int) throws -> InputEvidence
+}
+
+extension StoredEvidence {
+  /// The statistics of every weight whose columns are its inputs, by tensor name.
+  package func columnStatistics(workers: Int) throws -> [String: FeatureStatistics] {
+    var evidence = Evidence()
+    for index in inputs.indices {
+      evidence.append(try self.evidence(ofInput: index, withHessian: false, workers: workers))
+    }
+    return evidence.columnStatistics
+  }
+
+  /// The weights that can be calibrated: groups of codes run along their inputs, and each matrix of a tensor that stacks
+  /// some is known and begins on a whole byte.
+  /// - Throws: where there are none.
+  func calibratedTensors(of source: Checkpoint) throws(EvidenceFileError) -> Set<String> {
+    guard hasHessians else { throw EvidenceFileError(place, .noHessians) }
+    var experts: [String: Set<Int>] = [:]
+    for layer in inputs.flatMap(\.layers) where layer.hasInputsLast {
+      experts[layer.weight, default: []].insert(layer.expert ?? 0)
+    }
+    let names = experts.filter { name, known in
+      guard let shape = source[name]?.entry.shape else { return false }
+      return shape.count == 2 || shape.count == 3 && shape[1] % 8 == 0 && known == Set(0..<shape[0])
+    }
+    guard !names.isEmpty else { throw EvidenceFileError(place, .nothingToCalibrate) }
+    return Set(names.keys)
+  }
+}
+
+/// Opens evidence for a model: a file of `convert-model calibrate`, or activations captured elsewhere.
+/// - Throws: `EvidenceFileError` where it is another model's.
+package func openEvidence(_ path: String, for source: Checkpoint) throws -> any StoredEvidence {
+  let checkpoint = try Checkpoint(FilePath(path))
+  if checkpoint.files.count == 1, EvidenceFile.isEvidence(checkpoint.files[0]) {
+    let file = try EvidenceFile(checkpoint.files[0])
+    let model = try source.identity()
+    guard file.header.model == model else {
+      throw EvidenceFileError(path, .otherModel(found: file.header.model, expected: model))
+    }
+    return file
+  }
+  return try CapturedActivations(checkpoint, place: path, for: source)
+}

@@ -1,0 +1,66 @@
+import ArgumentParser
+import Calibration
+import Checkpoints
+import Conversion
+import Evaluation
+import Models
+import SystemPackage
+import Tokenizers
+
+/// Reads the texts to calibrate on, or has the model write one, and cuts them to windows by the model's own tokenizer.
+struct CalibrationText {
+  let model: Model
+  let options: CalibrationOptions
+  let running: RunningArguments
+  let memory: MemoryArguments
+  let interruption: Interruption
+
+  /// Warns where there is less text than was asked for, or too little for the widest layer.
+  func windows() throws -> CalibrationWindows {
+    let tokenizer = try Tokenizer(folder: model.folder)
+    let trained = try ModelConfiguration(
+      model.configuration, file: model.folder.appending("config.json").string
+    ).integerIfPresent("max_position_embeddings")
+    let length = options.sequenceLength ?? min(2048, model.description.positionLimit ?? trained ?? 2048)
+    let windowOptions = CalibrationWindows.Options(
+      samples: options.samples, sequenceLength: length, layout: options.layout, heldOut: options.heldOut)
+    let vocabulary = model.description.embedding.vocabulary
+    let encode = { (text: String) in tokenizer.encode(text, addSpecialTokens: false) }
+    let write = { (count: Int) in try selfWritten(count, length: length, tokenizer) }
+    var windows: CalibrationWindows
+    if let seed = options.seed {
+      var generator = SeededGenerator(seed: seed)
+      windows = try CalibrationWindows(
+        options.sources, windowOptions, vocabulary: vocabulary, using: &generator, encode: encode, write: write)
+    } else {
+      windows = try CalibrationWindows(
+        options.sources, windowOptions, vocabulary: vocabulary, encode: encode, write: write)
+    }
+    for source in windows.sources where source.isShort {
+      printWarning(
+        "\(source.name): gives \(source.samples) of \(source.requestedSamples) windows of \(length) tokens to calibrate"
+          + " on, and \(source.heldOut) of \(source.requestedHeldOut) to hold out: give more text, or shorter windows")
+    }
+    let widest = model.description.blocks.flatMap(\.linears).map(\.inputs).max() ?? 0
+    if windows.tokenCount < widest {
+      printWarning(
+        "\(windows.tokenCount) calibration tokens are fewer than the \(widest) inputs of the widest layer: its Hessian"
+          + " is singular, and dampening decides; give more samples")
+    }
+    return windows
+  }
+
+  private func selfWritten(_ count: Int, length: Int, _ tokenizer: Tokenizer) throws -> [[Int32]] {
+    let ends = try model.endTokens()
+    let first = tokenizer.encode("", addSpecialTokens: true).first ?? ends.min()
+    let text = SelfWrittenText(
+      model, start: first.map { .token($0) } ?? .random, ends: ends, seed: options.seed ?? 0,
+      memoryLimit: memory.limit / 2, workers: running.workers)
+    let display = ProgressDisplay(verb: "Writing")
+    defer { display.finish() }
+    return try text.windows(count, length: length) { share in
+      display.show(share: share, of: count * length, "tokens")
+      return !interruption.isRequested
+    }
+  }
+}
