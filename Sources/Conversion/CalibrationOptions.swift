@@ -66,28 +66,29 @@ package struct CalibrationOptions: Hashable, Sendable {
 
 /// How the method `learned` goes on from GPTQ's codes.
 package struct LearningOptions: Hashable, Sendable {
+  /// Sweeps of coordinate descent by what the layers' outputs count for the predictions; 0: none.
+  package var coupledSweeps = 4
+  /// What is added to the diagonal of that curvature, as a share of its mean.
+  package var coupledDampening = 0.1
   /// Steps for each block.
   package var iterations = 0
   /// Steps for the whole model, against the original's predictions.
-  package var distillation = 100
+  package var distillation = 0
   /// Windows of a step.
   package var batchSize = 8
-  /// The first step of a rounding offset, in codes; nil: see `rate(iterations:)`.
-  package var rate: Float?
+  /// The first step of a rounding offset, in codes.
+  package var rate: Float = 0.005
 
   package init() {}
 
-  /// With linear decay the steps of one sign add up to half a code.
-  func rate(iterations: Int) -> Float { rate ?? min(0.01, 1 / Float(max(1, iterations))) }
-
   func method(iterations: Int) -> LearnedRounding {
-    LearnedRounding(iterations: iterations, batchSize: batchSize, rate: rate(iterations: iterations))
+    LearnedRounding(iterations: iterations, batchSize: batchSize, rate: rate)
   }
 
   var json: JSONValue {
     [
-      "iterations": .integer(iterations), "distillation": .integer(distillation), "batch_size": .integer(batchSize),
-      "learning_rate": rate.map { .real(Double($0)) } ?? "automatic",
+      "coupled_sweeps": .integer(coupledSweeps), "iterations": .integer(iterations),
+      "distillation": .integer(distillation), "batch_size": .integer(batchSize), "learning_rate": .real(Double(rate)),
     ]
   }
 }

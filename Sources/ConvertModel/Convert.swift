@@ -166,6 +166,10 @@ struct Convert: ParsableCommand {
     recipe.overrides = choice.override
     recipe.nonFinite = choice.allowNonfinite
     recipe.calibration = try calibration.options()
+    if recipe.needsLearning, recipe.calibration.usesOriginalInputs {
+      throw ValidationError(
+        "--parallel-evidence: learned goes on from the inputs that quantized layers give; leave it out")
+    }
     do {
       _ = try recipe.options.scheme()
       for override in recipe.overrides { _ = try recipe.options.changed(by: override.options).scheme() }

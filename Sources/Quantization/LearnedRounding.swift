@@ -71,6 +71,7 @@ package final class LearnedWeight {
   private let start: AffineWeight
   private let scaleType: ElementType
   private let isSymmetric: Bool
+  private let isFixed: Bool
   private let state: RoundingState
   /// Scales over those of the start.
   private let factors: AdamParameters
@@ -86,12 +87,15 @@ package final class LearnedWeight {
   ///   - goal: what the start was rounded from, `[rows, columns]`. Where it is nearest to another code than the start's,
   ///     the anchor is at the border to it.
   ///   - isSymmetric: whether zero points stay.
+  ///   - isFixed: whether no step changes anything.
   package init(
-    from start: AffineWeight, goal: Matrix, scaleType: ElementType, isSymmetric: Bool, hasMomentum: Bool
+    from start: AffineWeight, goal: Matrix, scaleType: ElementType, isSymmetric: Bool, hasMomentum: Bool,
+    isFixed: Bool = false
   ) {
     precondition(start.groupIndex == nil && goal.rows == start.rows && goal.columns == start.columns)
     (rows, columns) = (start.rows, start.columns)
     (self.start, self.scaleType, self.isSymmetric) = (start, scaleType, isSymmetric)
+    self.isFixed = isFixed
     let groups = start.groupsPerRow
     state = RoundingState(
       rows: rows, columns: columns, groupLength: start.groupLength, highestCode: start.ranges.first?.highestCode ?? 1,
@@ -161,6 +165,7 @@ package final class LearnedWeight {
   ///   - gradient: of the loss by the decoded weights, `[rows, columns]`.
   ///   - index: 0 for the first.
   package func step(_ gradient: Matrix, _ method: LearnedRounding, index: Int, workers: Int) {
+    guard !isFixed else { return }
     let share = method.share(ofStep: index)
     state.rangeGradients(
       of: gradient, scaleGradients: scaleGradients, zeroGradients: zeroGradients, workers: workers)
