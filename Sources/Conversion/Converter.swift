@@ -112,8 +112,18 @@ package struct Converter: Sendable {
       return (try layers.run(onProgress: onProgress, write: writer), [])
     }
     guard let model = plan.model, let windows, let resources else { return ([], []) }
+    var folded: [UInt8] = []
     return try CalibratedLayers(plan: plan, model: model, windows: windows, resources: resources, workers: workers)
-      .run(onProgress: onProgress, write: writer)
+      .run(
+        onProgress: onProgress,
+        rewrite: { tensor, first, values in
+          if let index = firstNonFinite(values.span) {
+            throw ConversionError.foldedOverflow(tensor: tensor.source.name, value: "\(values[index])")
+          }
+          let count = encodeElements(values, as: tensor.source.entry.type, into: &folded)
+          try targets[tensor.source.fileIndex].write(
+            tensor.source.name, offset: first * tensor.source.entry.type.bitWidth / 8, folded, count)
+        }, write: writer)
   }
 
   private func write(
@@ -161,7 +171,7 @@ package struct Converter: Sendable {
   private func stages(of tensor: Plan.Tensor) -> [Stage] {
     switch tensor.work {
     case .keep: [.write]
-    case .calibrate: []
+    case .calibrate, .rewrite: []
     case .quantize(let quantizer, _): quantizer.scans.map { .scan($0) } + [.write]
     }
   }
@@ -170,7 +180,7 @@ package struct Converter: Sendable {
     switch tensor.work {
     case .keep: return (tensor.sourceByteCount + Self.copyLength - 1) / Self.copyLength
     case .quantize(_, let tiling): return tiling.tiles
-    case .calibrate: return 0
+    case .calibrate, .rewrite: return 0
     }
   }
 
@@ -196,7 +206,7 @@ package struct Converter: Sendable {
           let facts = states[item.tensor].contents.withLock { $0.facts }
           let elements = tiling.elements(of: item.tile)
           read = try quantize(tensor, quantizer, elements, facts, to: target, &buffers)
-        case .calibrate: return
+        case .calibrate, .rewrite: return
         }
         try progress.add(read)
       case .scan(let scan):

@@ -22,6 +22,7 @@ package struct Measurement: Sendable {
     guard PackedCheckpoint.isPacked(path) else { throw ConversionError.notPacked(path.string) }
     packed = try PackedCheckpoint(path)
     self.source = source
+    outputErrors = CalibrationSummary.outputErrors(in: path)
     try requireSameTensors()
   }
 
@@ -51,6 +52,9 @@ package struct Measurement: Sendable {
     let parts: [Range<Int>]
   }
 
+  /// What calibration measured of a tensor's layer: the error of its output.
+  private let outputErrors: [String: TensorReport.OutputError]
+
   private enum Finding: Sendable {
     case sums(PairSums)
     case identical(Bool)
@@ -78,7 +82,10 @@ package struct Measurement: Sendable {
     let isWhole = if case .all = sampling { true } else { weights <= Self.wholeSize }
     let step = isWhole ? 1 : (weights + Self.sampleSize - 1) / Self.sampleSize
     let jobs = packed.manifest.records.compactMap { record in
-      source[record.name].map { Job(record: record, source: $0, parts: Self.parts(of: record, step: step)) }
+      // Values with scales folded in are not to be compared with the source's.
+      source[record.name].map {
+        Job(record: record, source: $0, parts: record.isFolded ? [] : Self.parts(of: record, step: step))
+      }
     }
     let schedule = Schedule(tileCounts: jobs.map { [$0.parts.count] }, files: jobs.map(\.source.fileIndex))
     let total = zip(jobs, jobs).reduce(0) { $0 + $1.0.record.sourceByteCount / step }
@@ -91,7 +98,7 @@ package struct Measurement: Sendable {
       try progress.add(job.parts[item.tile].count * (job.record.encoding == nil ? 1 : job.record.type.bitWidth / 8))
     }
     let reports = zip(jobs, findings).map { job, findings in
-      Self.report(job, findings.value.withLock { $0.compactMap { $0 } })
+      report(job, findings.value.withLock { $0.compactMap { $0 } })
     }
     return try modelReport(
       reports.sorted { $0.name.naturallyPrecedes($1.name) }, coverage: isWhole ? .all : .oneTileIn(step))
@@ -122,12 +129,16 @@ package struct Measurement: Sendable {
     return .sums(pairSums(buffers.values.span, buffers.decoded.span))
   }
 
-  private static func report(_ job: Job, _ findings: [Finding]) -> TensorReport {
+  private func report(_ job: Job, _ findings: [Finding]) -> TensorReport {
     let outcome: TensorReport.Outcome
     switch job.record.fate {
     case .kept(let reason):
       let isIdentical = findings.allSatisfy { if case .identical(let same) = $0 { same } else { false } }
       outcome = .kept(reason: reason, isIdentical: isIdentical)
+    case .folded(let reason): outcome = .folded(scheme: nil, reason: reason, outputErrors[job.record.name])
+    case .quantized(let encoding, _) where job.record.isFolded:
+      outcome = .folded(
+        scheme: encoding.label, reason: "quantized with scales folded in", outputErrors[job.record.name])
     case .quantized(let encoding, _):
       var sums = PairSums()
       var largestElement = 0

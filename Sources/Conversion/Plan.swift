@@ -13,12 +13,16 @@ package struct Plan: Sendable {
     /// By a method that runs the model; the encoding is that of the scheme.
     case calibrate(WeightScheme)
     case keep(reason: String)
+    /// Stored as it was, with other values: a scale is folded into it.
+    case rewrite(reason: String)
   }
 
   package struct Tensor: Sendable {
     package let source: CheckpointTensor
     package let work: Work
     package let members: [PackedFormat.Member]
+    /// Whether scales are folded into it, so that its values are not those of the source.
+    package var isFolded = false
 
     package var sourceByteCount: Int { source.entry.bytes.count }
     package var storedByteCount: Int { members.reduce(0) { $0 + $1.specification.byteCount } }
@@ -60,6 +64,9 @@ package struct Plan: Sendable {
       throw ConversionError.needsModel(
         method: Method.learned.rawValue, reason: "--evidence holds no activations to learn from; give --calibration")
     }
+    try Self.requireScalable(recipe)
+    if recipe.needsLearning, recipe.inputScaling != nil { throw RecipeError.scalingBeforeLearning }
+    if evidence != nil, recipe.inputScaling != nil { throw RecipeError.scalingNeedsModel }
     model = recipe.needsCalibration && evidence == nil ? try Self.model(of: source, recipe) : nil
     var calibrated = try model.map { try Self.calibratedTensors($0, recipe) } ?? []
     if let evidence, recipe.needsCalibration { calibrated = try evidence.calibratedTensors(of: source) }
@@ -76,7 +83,7 @@ package struct Plan: Sendable {
         let specification = TensorSpecification(name: entry.name, type: entry.type, shape: entry.shape)
         let member = PackedFormat.Member(role: .data, specification: specification)
         tensors.append(Tensor(source: tensor, work: .keep(reason: reason), members: [member]))
-      case .quantize(let scheme) where scheme.method.isCalibrated && calibrated.contains(entry.name):
+      case .quantize(let scheme) where recipe.isCalibrated(scheme) && calibrated.contains(entry.name):
         tensors.append(
           Tensor(
             source: tensor, work: .calibrate(scheme),
@@ -107,7 +114,7 @@ package struct Plan: Sendable {
     guard isAnyQuantized else { throw ConversionError.nothingToQuantize(source.folder.string) }
     self.source = source
     self.recipe = recipe
-    self.tensors = tensors
+    self.tensors = Self.folding(tensors, recipe, model, nonFinite)
     self.withoutEvidence = withoutEvidence
     codebooks = Array(books)
     sideFiles = try SideFiles(of: source)
@@ -147,7 +154,7 @@ package struct Plan: Sendable {
     do {
       return try Model(source, configuration: source.configuration)
     } catch {
-      throw ConversionError.needsModel(method: recipe.options.method?.rawValue ?? "gptq", reason: error.description)
+      throw ConversionError.needsModel(method: recipe.calibratedName, reason: error.description)
     }
   }
 
@@ -163,7 +170,7 @@ package struct Plan: Sendable {
       }.map(\.weight))
     guard !names.isEmpty else {
       throw .needsModel(
-        method: recipe.options.method?.rawValue ?? "gptq",
+        method: recipe.calibratedName,
         reason:
           "the layers of a \(model.description.modelType) model are stored [inputs, outputs], and groups along the"
           + " outputs have no evidence of their own")
@@ -227,7 +234,7 @@ package struct Plan: Sendable {
       records: tensors.map { tensor in
         PackedManifest.Record(
           name: tensor.source.name, shape: tensor.source.entry.shape, type: tensor.source.entry.type,
-          file: files[tensor.source.fileIndex].name, fate: tensor.work.fate, members: tensor.members.map(stored))
+          file: files[tensor.source.fileIndex].name, fate: tensor.fate, members: tensor.members.map(stored))
       })
   }
 
@@ -278,13 +285,24 @@ func shardIndex(_ files: [(name: String, layout: SafetensorsLayout)]) -> JSONVal
 func fileBytes(_ json: JSONValue) -> [UInt8] { Array((json.text(indent: 2) + "\n").utf8) }
 
 extension Plan.Work {
-  package var isQuantized: Bool { if case .keep = self { false } else { true } }
-
-  fileprivate var fate: PackedManifest.Fate {
+  package var isQuantized: Bool {
     switch self {
-    case .keep(let reason): .kept(reason: reason)
-    case .quantize(let quantizer, _): .quantized(quantizer.encoding, scheme: quantizer.scheme.json)
-    case .calibrate(let scheme): .quantized(scheme.encoding, scheme: scheme.json)
+    case .keep, .rewrite: false
+    case .quantize, .calibrate: true
+    }
+  }
+}
+
+extension Plan.Tensor {
+  fileprivate var fate: PackedManifest.Fate {
+    switch work {
+    case .keep(let reason): return .kept(reason: reason)
+    case .rewrite(let reason): return .folded(reason: reason)
+    case .quantize(let quantizer, _): return .quantized(quantizer.encoding, scheme: quantizer.scheme.json)
+    case .calibrate(let scheme):
+      var fields = scheme.json
+      if isFolded { fields["folded"] = true }
+      return .quantized(scheme.encoding, scheme: fields)
     }
   }
 }

@@ -13,7 +13,7 @@ extension PlanSummary {
         switch tensor.work {
         case .quantize(let quantizer, _): scheme = quantizer.encoding.label
         case .calibrate(let own): scheme = "\(own.method.rawValue) \(own.encoding.label)"
-        case .keep(let why): reason = why
+        case .keep(let why), .rewrite(let why): reason = why
         }
         return Tensor(
           name: entry.name, shape: entry.shape, type: entry.type, scheme: scheme, reason: reason,

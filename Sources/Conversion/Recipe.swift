@@ -71,17 +71,19 @@ package struct Recipe: Hashable, Sendable {
   package var overrides: [Override] = []
   package var nonFinite = NonFinitePolicy.refuse
   package var calibration = CalibrationOptions()
+  /// How inputs are scaled before their layers are quantized, if it was asked for.
+  package var scaling: Scaling?
 
   package init() {}
 
   /// Whether a tensor may ask for a method that runs the model.
   package var needsCalibration: Bool {
-    ([options.method] + overrides.map(\.options.method)).contains { $0?.isCalibrated ?? false }
+    inputScaling != nil || methods.contains(where: \.isCalibrated)
   }
 
   /// Whether a tensor may ask for learned rounding.
   package var needsLearning: Bool {
-    ([options.method] + overrides.map(\.options.method)).contains { $0 == .learned }
+    methods.contains(.learned)
   }
 
   /// Whether a tensor may be quantized tile by tile by what is known of its inputs: E[x²], for a search for scales, or
@@ -89,7 +91,7 @@ package struct Recipe: Hashable, Sendable {
   package var needsStatistics: Bool {
     schemes.contains { scheme in
       scheme.method.needsStatistics
-        || calibration.weighsScales && !scheme.method.isCalibrated && scheme.scaleSearch != .none
+        || calibration.weighsScales && inputScaling == nil && !scheme.method.isCalibrated && scheme.scaleSearch != .none
     }
   }
 
@@ -111,6 +113,13 @@ package struct Recipe: Hashable, Sendable {
   private var schemes: [WeightScheme] {
     ([options] + overrides.map { options.changed(by: $0.options) }).compactMap { try? $0.scheme() }
   }
+  /// How inputs are scaled: as asked, or as AWQ does it.
+  package var inputScaling: Scaling? { scaling ?? (methods.contains(.awq) ? .activationAware : nil) }
+
+  /// Whether a method needs evidence layer after layer, not of a block at once.
+  var needsLayerEvidence: Bool { methods.contains(.gptq) || needsLearning }
+
+  private var methods: [Quantization.Method] { ([options.method] + overrides.map(\.options.method)).compactMap { $0 } }
 
   /// What is to become of a tensor.
   package enum Decision: Hashable, Sendable {
@@ -161,7 +170,10 @@ package struct Recipe: Hashable, Sendable {
         return .object(pattern.merging(fields(override.options)) { $1 })
       })
     members["allow_nonfinite"] = .string(nonFinite.rawValue)
-    if needsCalibration || needsStatistics { members["calibration"] = calibration.json }
+    if needsCalibration || needsStatistics {
+      members["calibration"] = calibration.json(usesLayerEvidence: needsLayerEvidence)
+    }
+    if let inputScaling { members["scaling"] = inputScaling.json }
     if needsLearning { members["learning"] = calibration.learning.json }
     return .object(members)
   }
@@ -172,13 +184,27 @@ package enum RecipeError: Error, Hashable, CustomStringConvertible {
   case scheme(pattern: String?, SchemeError)
   case unmatched([String])
   case evidenceUnused
+  case scalingNeedsModel
+  case scalingBeforeLearning
+  case scaling(String, method: Quantization.Method)
+  case scalesAlready(method: Quantization.Method)
 
   package var description: String {
     switch self {
     case .scheme(let pattern, let error): (pattern.map { "override '\($0)': " } ?? "") + error.description
+    case .scalingBeforeLearning:
+      "scaling of inputs (--scaling, awq) does not go with learned, which compares with the model as it is: leave one out"
+    case .scalingNeedsModel:
+      "awq and --scaling fold scales into the model while it runs, which evidence from a file cannot stand in for: give"
+        + " --calibration, or take gptq, absmax or zero-point"
     case .evidenceUnused:
       "calibration text or evidence is given, but nothing in this recipe uses it: hqq chooses its own ranges, and"
         + " --scale-search none weighs nothing; leave it out, or choose another method or search"
+    case .scaling(let name, let method):
+      "scaling '\(name)' goes in front of absmax and zero-point in rows or groups, gptq and awq; \(method.rawValue) with"
+        + " these options does not take it"
+    case .scalesAlready(let method):
+      "\(method.rawValue) is a scaling itself, followed by rounding: leave out --scaling, or take absmax, zero-point or gptq"
     case .unmatched(let patterns):
       "no tensor matches \(patterns.map { "'\($0)'" }.joined(separator: ", ")); `convert-model inspect` lists the names"
     }
@@ -196,6 +222,15 @@ extension WeightScheme {
     fields["double_quantization"] = .bool(doubleQuantization)
     if method.isCalibrated { fields["symmetric"] = .bool(isSymmetric) }
     return fields
+  }
+}
+
+extension Scaling {
+  fileprivate var json: JSONValue {
+    switch self {
+    case .activationAware: ["method": .string(name)]
+    case .smooth(let strength): ["method": .string(name), "strength": strength.map { .real($0) } ?? "search"]
+    }
   }
 }
 

@@ -3,14 +3,14 @@ import Kernels
 /// The weights of one block in memory, as float32.
 package struct BlockWeights: Sendable {
   package struct Expert: Sendable {
-    package var input: LoadedLinear
-    package var output: LoadedLinear
+    package internal(set) var input: LoadedLinear
+    package internal(set) var output: LoadedLinear
   }
 
   package struct Norms: Sendable {
-    package var before: LoadedNorm?
-    package var after: LoadedNorm?
-    package var onSum: LoadedNorm?
+    package internal(set) var before: LoadedNorm?
+    package internal(set) var after: LoadedNorm?
+    package internal(set) var onSum: LoadedNorm?
 
     fileprivate init(_ norms: BranchNorms, _ loader: WeightLoader) throws {
       before = try loader.norm(norms.before)
@@ -19,17 +19,17 @@ package struct BlockWeights: Sendable {
     }
   }
 
-  package var attentionInput: LoadedLinear
-  package var attentionOutput: LoadedLinear
-  package var queryNorm: LoadedNorm?
-  package var keyNorm: LoadedNorm?
-  package var attentionNorms: Norms
+  package internal(set) var attentionInput: LoadedLinear
+  package internal(set) var attentionOutput: LoadedLinear
+  package internal(set) var queryNorm: LoadedNorm?
+  package internal(set) var keyNorm: LoadedNorm?
+  package internal(set) var attentionNorms: Norms
   /// `[heads, buckets]`.
   package let relativeBias: [[Float]]?
-  package var feedForwardNorms: Norms
-  package let router: LoadedLinear?
+  package internal(set) var feedForwardNorms: Norms
+  package internal(set) var router: LoadedLinear?
   /// One, or the experts of a mixture.
-  package var feedForward: [Expert]
+  package internal(set) var feedForward: [Expert]
 
   package init(_ block: BlockDescription, _ loader: WeightLoader) throws {
     attentionInput = try loader.projection(block.attention.input)

@@ -4,8 +4,8 @@ import Kernels
 /// Weights of a linear layer or a projection, as float32: y = x·weightᵀ + bias.
 package struct LoadedLinear: Sendable {
   /// `[outputs, inputs]`; of layers in `integers` their codes.
-  package var weight: Matrix
-  package var bias: [Float]?
+  package let weight: Matrix
+  package internal(set) var bias: [Float]?
   /// How the product is made where some of the layers are integers; nil: all are float32.
   let integers: IntegerProjection?
 }

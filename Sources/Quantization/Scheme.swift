@@ -21,7 +21,8 @@ package struct WeightScheme: Hashable, Sendable {
     method: Method, bits: Int? = nil, granularity: Granularity? = nil, scaleType: ElementType? = nil,
     scaleSearch: ScaleSearch? = nil, doubleQuantization: Bool = false, isSymmetric: Bool? = nil
   ) throws(SchemeError) {
-    let scaleSearch = scaleSearch ?? (method.isCalibrated ? (isSymmetric ?? true ? .signedMSE : .mse) : .none)
+    let symmetry = isSymmetric ?? method.isUsuallySymmetric
+    let scaleSearch = scaleSearch ?? (method.isCalibrated ? (symmetry ? .signedMSE : .mse) : .none)
     let bits = bits ?? method.usualBits
     let granularity = granularity ?? method.usualGranularity(bits: bits)
     guard method.bitRange.contains(bits) else { throw .bits(bits, method: method) }
@@ -46,7 +47,7 @@ package struct WeightScheme: Hashable, Sendable {
     self.scaleType = scaleType
     self.scaleSearch = scaleSearch
     self.doubleQuantization = doubleQuantization
-    self.isSymmetric = method.isCalibrated ? isSymmetric ?? true : method == .absmax || method == .llmInt8
+    self.isSymmetric = method.isCalibrated ? symmetry : method.isUsuallySymmetric
     if scaleSearch == .signedMSE, !self.isSymmetric || granularity == .tensor { throw .signedSearch(method: method) }
     if let isSymmetric, isSymmetric != self.isSymmetric {
       throw .symmetry(method: method, symmetric: isSymmetric)
@@ -78,7 +79,7 @@ package struct WeightScheme: Hashable, Sendable {
     let levels: WeightEncoding.Levels =
       switch method {
       case .absmax, .llmInt8: .affine(.middle)
-      case .gptq, .learned: .affine(isSymmetric ? .middle : .integer)
+      case .gptq, .awq, .learned: .affine(isSymmetric ? .middle : .integer)
       case .zeroPoint: .affine(.integer)
       case .hqq: .affine(.float)
       case .nf4: .codebook(.nf4)
@@ -107,11 +108,17 @@ package enum Method: String, CaseIterable, Hashable, Sendable {
   case fp4
   case hqq
   case gptq
+  case awq
   case learned
   case llmInt8 = "llm-int8"
 
   /// Whether the method looks at the inputs of layers, so that the model must be run.
-  package var isCalibrated: Bool { self == .gptq || self == .learned }
+  package var isCalibrated: Bool { self == .gptq || self == .awq || self == .learned }
+
+  /// Whether its codes are integers whose inputs may be scaled first.
+  package var takesScaledInputs: Bool { isCalibrated || self == .absmax || self == .zeroPoint }
+
+  var isUsuallySymmetric: Bool { self == .gptq || self == .learned || self == .absmax || self == .llmInt8 }
 
   /// Whether the method needs statistics of the inputs of each layer, from which outlier features are told.
   package var needsStatistics: Bool { self == .llmInt8 }
@@ -129,6 +136,8 @@ package enum Method: String, CaseIterable, Hashable, Sendable {
       "integers chosen column by column so that later ones make up for the errors of earlier ones; runs the model"
     case .learned:
       "integers and ranges learned by gradient steps from GPTQ's, so that blocks or predictions stay; runs the model"
+    case .awq:
+      "integers rounded to nearest after large inputs were scaled to count more, in clipped ranges; runs the model"
     case .llmInt8:
       "LLM.int8(): 8-bit rows by absmax, with the columns of outlier input features kept in 16 bits; runs the model"
     case .hqq: "half-quadratic quantization: asymmetric, zero points fitted to an lp norm (p < 1) of the error"
@@ -142,7 +151,7 @@ package enum Method: String, CaseIterable, Hashable, Sendable {
   func usualGranularity(bits: Int) -> Granularity {
     switch self {
     case .nf4, .fp4, .hqq: .group(64)
-    case .absmax, .zeroPoint, .gptq, .learned, .llmInt8: bits == 8 ? .row : .group(128)
+    case .absmax, .zeroPoint, .gptq, .awq, .learned, .llmInt8: bits == 8 ? .row : .group(128)
     }
   }
 }
@@ -198,11 +207,11 @@ package enum SchemeError: Error, Hashable, CustomStringConvertible {
     case .needsRows(let method): "\(method.rawValue) has one scale per row: leave out the group size"
     case .searchNotUsed(let method): "\(method.rawValue) chooses its own ranges: leave out the scale search"
     case .signedSearch(let method):
-      "scale search mse-signed is for symmetric codes (absmax, gptq, learned) in rows or groups, not for this \(method.rawValue);"
-        + " take mse"
+      "scale search mse-signed is for symmetric codes (absmax, gptq, awq, learned) in rows or groups, not for this"
+        + " \(method.rawValue); take mse"
     case .symmetry(let method, let symmetric):
-      "\(method.rawValue) is not \(symmetric ? "symmetric" : "asymmetric"); absmax is symmetric, zero-point is not, gptq"
-        + " and learned can be either"
+      "\(method.rawValue) is not \(symmetric ? "symmetric" : "asymmetric"); absmax is symmetric; zero-point is not; gptq,"
+        + " awq and learned can be either"
     case .doubleQuantization(let method):
       "double quantization is for nf4 and fp4, whose scales are 32-bit; \(method.rawValue) can store 16-bit ones"
         + " (scale type f16 or bf16)"
