@@ -2,7 +2,6 @@ import Calibration
 import Checkpoints
 import Kernels
 import Models
-import OrderedCollections
 import Quantization
 
 /// What learning did for a block, or for the whole model.
@@ -12,12 +11,11 @@ package struct LearningRecord: Hashable, Sendable {
   package let outcome: LearningOutcome
 
   var json: JSONValue {
-    let place: OrderedDictionary<String, JSONValue> = block.map { ["block": .integer($0)] } ?? ["block": "all"]
-    return .object(
-      place.merging([
-        "loss": block == nil ? "mean KL divergence per token" : "relative squared error of the block's output",
-        "loss_before": .real(outcome.before), "loss_after": .real(outcome.after), "steps": .integer(outcome.steps),
-      ]) { $1 })
+    [
+      "block": block.map { .integer($0) } ?? "all",
+      "loss": block == nil ? "mean KL divergence per token" : "relative squared error of the block's output",
+      "loss_before": .real(outcome.before), "loss_after": .real(outcome.after), "steps": .integer(outcome.steps),
+    ]
   }
 }
 
@@ -96,7 +94,8 @@ extension CalibratedLayers {
   private func learnable(_ start: Start) -> LearnedWeight {
     LearnedWeight(
       from: start.weight, goal: start.goal, scaleType: start.scheme.scaleType, isSymmetric: start.scheme.isSymmetric,
-      hasMomentum: true, isFixed: start.scheme.method != .learned)
+      hasMomentum: true, isFixed: start.scheme.method != .learned,
+      keepsCodes: plan.recipe.calibration.learning.rate == 0)
   }
 
   private func write(

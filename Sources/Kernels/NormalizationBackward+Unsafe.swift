@@ -86,10 +86,11 @@ package func normalizeLayerBackward(
 private func backward(
   _ x: Matrix, _ slice: NormSlice, _ weight: [Float], _ gradient: Matrix, _ dx: Matrix, _ adding: Bool,
   _ parameters: Matrix?, _ workers: Int,
-  _ body: @Sendable (
-    _ x: UnsafePointer<Float>, _ weight: UnsafePointer<Float>, _ gradient: UnsafePointer<Float>,
-    _ dx: UnsafeMutablePointer<Float>, _ sums: UnsafeMutablePointer<Float>?, _ count: Int
-  ) -> Void
+  _ body:
+    @Sendable (
+      _ x: UnsafePointer<Float>, _ weight: UnsafePointer<Float>, _ gradient: UnsafePointer<Float>,
+      _ dx: UnsafeMutablePointer<Float>, _ sums: UnsafeMutablePointer<Float>?, _ count: Int
+    ) -> Void
 ) {
   let width = weight.count
   let end = slice.firstColumn + slice.count * width

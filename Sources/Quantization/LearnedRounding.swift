@@ -79,18 +79,20 @@ package final class LearnedWeight {
   private let scaleGradients: Matrix
   private let zeroGradients: Matrix
 
-  /// How far from the border between two codes an anchor is kept, in codes.
-  private static let margin: Float = 0.02
+  /// How far from the border between two codes an anchor is kept, in codes: enough for a scale to move without changing
+  /// codes that the start chose with care.
+  private static let margin: Float = 0.25
 
   /// - Parameters:
   ///   - start: whose groups are runs of neighbouring columns.
   ///   - goal: what the start was rounded from, `[rows, columns]`. Where it is nearest to another code than the start's,
-  ///     the anchor is at the border to it.
+  ///     the anchor is a quarter of a code from the border to it.
   ///   - isSymmetric: whether zero points stay.
   ///   - isFixed: whether no step changes anything.
+  ///   - keepsCodes: whether anchors are at the codes themselves, for steps that change ranges only.
   package init(
     from start: AffineWeight, goal: Matrix, scaleType: ElementType, isSymmetric: Bool, hasMomentum: Bool,
-    isFixed: Bool = false
+    isFixed: Bool = false, keepsCodes: Bool = false
   ) {
     precondition(start.groupIndex == nil && goal.rows == start.rows && goal.columns == start.columns)
     (rows, columns) = (start.rows, start.columns)
@@ -110,18 +112,20 @@ package final class LearnedWeight {
         state.anchors.withRows(row..<(row + 1)) { anchors in
           for column in 0..<columns {
             let range = start.ranges[row * groups + column / start.groupLength]
-            anchors[column] = Self.anchor(goal[column], code: start.codes[row * columns + column], range)
+            anchors[column] = Self.anchor(
+              goal[column], code: start.codes[row * columns + column], range, margin: keepsCodes ? 0.5 : Self.margin)
           }
         }
       }
     }
   }
 
-  private static func anchor(_ goal: Float, code: UInt8, _ range: AffineRange) -> Float {
+  private static func anchor(_ goal: Float, code: UInt8, _ range: AffineRange, margin: Float) -> Float {
     guard range.scale != 0 else { return 0 }
     let position = goal / range.scale + range.zeroPoint
     let code = Float(code)
     // A value that is clamped may lie beyond its code as far as it likes.
+    if margin >= 0.5 { return (code - range.zeroPoint) * range.scale }
     let low = code == 0 ? -Float.greatestFiniteMagnitude : code - 0.5 + margin
     let high = code == Float(range.highestCode) ? Float.greatestFiniteMagnitude : code + 0.5 - margin
     return (min(max(position, low), high) - range.zeroPoint) * range.scale

@@ -8,7 +8,8 @@ import Testing
   private static func random(_ rows: Int, _ columns: Int, seed: UInt64, scale: Float = 1) -> Matrix {
     var generator = SplitMix64(seed: seed)
     return Matrix(
-      rows: rows, columns: columns, (0..<rows * columns).map { _ in Float.random(in: -scale...scale, using: &generator) })
+      rows: rows, columns: columns,
+      (0..<rows * columns).map { _ in Float.random(in: -scale...scale, using: &generator) })
   }
 
   private static func wide(_ matrix: Matrix) -> [Double] { matrix.values().map(Double.init) }
@@ -226,7 +227,8 @@ import Testing
             for (other, power) in zip(first..<end, powers) {
               for dimension in 0..<width {
                 y[query * queryColumns + head * width + dimension] +=
-                  power / powers.reduce(0, +) * x[
+                  power / powers.reduce(0, +)
+                  * x[
                     (span.keys.lowerBound + other) * columns + key + keyColumns + dimension]
               }
             }

@@ -45,7 +45,8 @@ import Testing
         if let bias = parameters.biases[place], projection.rowOrder == nil {
           let values = Array(bias.values()[rows])
           // A bias of keys adds the same to all scores of a query, where no rotation follows.
-          if !((linear.bias?.contains("k_proj") ?? false || linear.bias?.contains("key") ?? false) && block.attention.rotary == nil) {
+          let isKey = linear.bias?.contains("k_proj") ?? false || linear.bias?.contains("key") ?? false
+          if !isKey || block.attention.rotary != nil {
             try compare(values, linear.bias)
           }
         }

@@ -52,7 +52,9 @@ import Testing
       for row in 0..<rows {
         for other in 0..<rows {
           let weight = a[row * rows + other] / mean + (row == other ? method.dampening : 0)
-          for column in 0..<columns { sum += weight * errors[row * columns + column] * products[other * columns + column] }
+          for column in 0..<columns {
+            sum += weight * errors[row * columns + column] * products[other * columns + column]
+          }
         }
       }
       return sum
