@@ -88,7 +88,8 @@ let package = Package(
     .target(
       name: "Conversion",
       dependencies: [
-        "Calibration", "Checkpoints", "Kernels", "Models", "Packing", "Quantization", "Reports",
+        "Calibration", "Checkpoints", "Evaluation", "Kernels", "Models", "Packing", "Quantization", "Reports",
+        "Tokenizers",
         .product(name: "Algorithms", package: "swift-algorithms"),
         .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "Crypto", package: "swift-crypto"),
@@ -100,8 +101,8 @@ let package = Package(
     .executableTarget(
       name: "ConvertModel",
       dependencies: [
-        "Calibration", "Checkpoints", "Conversion", "Evaluation", "Kernels", "Models", "Quantization", "Reports",
-        "Tokenizers", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Calibration", "Checkpoints", "Conversion", "Evaluation", "Kernels", "Models", "Packing", "Quantization",
+        "Reports", "Tokenizers", .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: settings),

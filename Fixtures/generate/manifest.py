@@ -39,6 +39,9 @@ GROUPS = [
     ("packed", ["packed/*", "packed-decoded.safetensors"], {
         "scripts": ["generate/packed_fixture.py", "generate/read_packed.py"],
         "command": "python packed_fixture.py PROGRAM", "made_with": "convert-model 0.1.0, numpy 2.4.6", "seed": 31}),
+    ("gguf", ["gguf/*"], {
+        "scripts": ["generate/gguf_goldens.py"], "command": "python gguf_goldens.py LIBGGML",
+        "made_with": "gguf 0.19.0, ggml of llama-cpp-python 0.3.36, numpy 2.4.6, safetensors 0.8.0", "seed": 50}),
     ("malformed", ["malformed/**/*"], {"scripts": ["generate/malformed.py"], "command": "python malformed.py"} | PLAIN),
     ("accepted", ["accepted/**/*"], {"scripts": ["generate/accepted.py"], "command": "python accepted.py"} | PLAIN),
 ]

@@ -14,6 +14,7 @@ package struct Inspector: Sendable {
   private enum Contents {
     case packed(PackedCheckpoint)
     case plain(Checkpoint)
+    case gguf(GGUFFile)
     /// Not safetensors: listed with what its first bytes say.
     case unknown(String)
   }
@@ -24,6 +25,7 @@ package struct Inspector: Sendable {
   }
 
   private static func open(_ path: FilePath) throws -> Contents {
+    if GGUFFile.isGGUF(path) { return .gguf(try GGUFFile(path)) }
     if PackedCheckpoint.isPacked(path) { return .packed(try PackedCheckpoint(path)) }
     do {
       return .plain(try Checkpoint(path))
@@ -43,7 +45,6 @@ package struct Inspector: Sendable {
     var start = [UInt8](repeating: 0, count: 4)
     let count = try descriptor.readFully(at: 0, count: min(4, size), into: &start)
     switch Array(start[..<count]) {
-    case Array("GGUF".utf8): return "a GGUF file"
     case Array("PK\u{3}\u{4}".utf8): return "a zip archive (as PyTorch's .bin and .pt files are)"
     case let bytes where bytes.starts(with: [0x80, 0x02]): return "a pickle file"
     case let bytes where bytes.starts(with: [0x89, 0x48, 0x44, 0x46]): return "an HDF5 file"
@@ -57,6 +58,7 @@ package struct Inspector: Sendable {
     switch contents {
     case .packed(let packed): try packedInspection(packed)
     case .plain(let checkpoint): try plainInspection(checkpoint)
+    case .gguf(let file): Inspection(file)
     case .unknown(let kind):
       Inspection(
         path: path.string, kind: kind, modelType: nil, files: try files(beside: []), tensors: [], sourceByteCount: nil)
@@ -160,6 +162,8 @@ package struct Inspector: Sendable {
         return nil
       }
       return survey.result()
+    case .gguf(let file):
+      throw missing(name, among: file.header.tensors.map(\.name), in: path)
     case .unknown: throw missing(name, among: [], in: path)
     }
   }

@@ -39,6 +39,8 @@ struct Convert: ParsableCommand {
         The output head too, and one kind of layer in 8 bits:
           convert-model SOURCE -o OUT --include lm_head.weight \\
             --override '*.down_proj.weight: method=absmax, bits=8'
+        A file for llama.cpp:
+          convert-model SOURCE -o OUT.gguf --type Q4_K_M
       """)
 
   @Argument(help: "A model folder, a .safetensors file, or a model.safetensors.index.json.")
@@ -51,6 +53,8 @@ struct Convert: ParsableCommand {
   @OptionGroup(title: "Choice of tensors") var choice: ChoiceArguments
 
   @OptionGroup(title: "Calibration") var calibration: CalibrationArguments
+
+  @OptionGroup(title: "GGUF (an output named .gguf)") var gguf: GGUFArguments
 
   @Flag(help: "Replace OUTPUT if it is a model folder.")
   var overwrite = false
@@ -66,6 +70,10 @@ struct Convert: ParsableCommand {
 
   func run() throws {
     try reportingErrors {
+      if gguf.isAsked(for: output) {
+        return try gguf.run(
+          source: source, output: output, overwrite: overwrite, durable: durable, dryRun: dryRun, running: running)
+      }
       var recipe = try makeRecipe()
       let checkpoint = try Checkpoint(FilePath(source))
       let evidence = try calibration.evidence.map { try openEvidence($0, for: checkpoint) }
