@@ -29,6 +29,9 @@ GROUPS = [
         "scripts": ["generate/bitsandbytes_goldens.py"], "command": "python bitsandbytes_goldens.py",
         "made_with": "bitsandbytes 0.50.2 (CPU) with torch 2.15.0, safetensors 0.8.0",
         "seed": "ragged.input 22, edges.input 23, spanning.input 24"}),
+    ("goldens/backward", ["goldens/backward.safetensors"], {
+        "scripts": ["generate/backward_goldens.py"], "command": "python backward_goldens.py",
+        "made_with": "transformers 5.23.0 with torch 2.15.0, safetensors 0.8.0", "seed": "outer 0"}),
     ("architectures", ["architectures/**/*"], {
         "scripts": ["generate/architectures.py"], "command": "python architectures.py",
         "made_with": "transformers 5.23.0 with torch 2.15.0 (one CPU thread), safetensors 0.8.0",

@@ -63,7 +63,7 @@ struct CalibratedLayers {
     onProgress: @escaping (Double) -> Bool,
     rewrite: @escaping (_ tensor: Plan.Tensor, _ first: Int, _ values: [Float]) throws -> Void,
     write: @escaping TileWriter
-  ) throws -> [LayerOutcome] {
+  ) throws -> (layers: [LayerOutcome], learning: [LearningRecord]) {
     let options = plan.recipe.calibration
     var wanted: [String: (tensor: Plan.Tensor, scheme: WeightScheme)] = [:]
     for tensor in plan.tensors {
@@ -75,8 +75,10 @@ struct CalibratedLayers {
       heldOut: windows.heldOut.map { Array(windows.tokens[$0]) },
       BlockCalibration.Options(
         workers: workers, memoryLimit: resources.memoryLimit / 2, spillFolder: resources.spillFolder,
-        usesOriginalInputs: options.usesOriginalInputs, runsOriginal: correction != OutputCorrection.none,
+        usesOriginalInputs: options.usesOriginalInputs && !plan.recipe.needsLearning,
+        runsOriginal: correction != OutputCorrection.none || plan.recipe.needsLearning,
         correctsStream: correction == .layer))
+    if plan.recipe.needsLearning { return try learn(calibration, wanted, onProgress: onProgress, write: write) }
     var outcomes: [LayerOutcome] = []
     try calibration.run(
       isWanted: { wanted[$0.weight] != nil },
@@ -86,22 +88,32 @@ struct CalibratedLayers {
       onProgress: onProgress
     ) { problem in
       guard let (tensor, scheme) = wanted[problem.linear.weight] else { return }
-      var (weight, outcome) =
-        scheme.method == .gptq
-        ? try quantize(problem, scheme, tensor.source) : try round(problem, scheme, tensor.source)
+      var (weight, outcome): (AffineWeight, LayerOutcome)
+      if scheme.method == .gptq {
+        let found = try quantize(problem, scheme, tensor.source, curvature: nil)
+        (weight, outcome) = (found.weight, found.outcome)
+      } else {
+        (weight, outcome) = try round(problem, scheme, tensor.source)
+      }
       outcome.scaling = problem.scaling
       outcomes.append(outcome)
-      var first = 0
-      if case .expert(let index, _) = problem.linear.storage { first = index * weight.rows * weight.columns }
-      try Self.write(weight, of: tensor, scheme, first: first, write)
+      try Self.write(weight, of: tensor, scheme, first: Self.firstElement(of: problem.linear), write)
       weight.decode(into: problem.weight, workers: workers)
     }
-    return outcomes
+    return (outcomes, [])
   }
 
-  private func quantize(
-    _ problem: LayerProblem, _ scheme: WeightScheme, _ source: CheckpointTensor
-  ) throws -> (AffineWeight, LayerOutcome) {
+  /// Where a layer's weight begins in its tensor.
+  static func firstElement(of linear: LinearDescription) -> Int {
+    guard case .expert(let index, _) = linear.storage else { return 0 }
+    return index * linear.outputs * linear.inputs
+  }
+
+  /// - Parameter curvature: what the layer's outputs count, where that is known.
+  /// - Returns: also what the codes were chosen to be near to.
+  func quantize(
+    _ problem: LayerProblem, _ scheme: WeightScheme, _ source: CheckpointTensor, curvature: OutputCurvature?
+  ) throws -> (weight: AffineWeight, goal: Matrix, outcome: LayerOutcome) {
     let options = plan.recipe.calibration
     do {
       let dampening = options.dampening(inputs: problem.weight.columns, tokens: problem.hessian.tokens)
@@ -114,12 +126,21 @@ struct CalibratedLayers {
       var asymmetry: Asymmetry?
       if plan.recipe.calibration.correction == .columns, case .inputs(let shift) = problem.target?.evidence {
         asymmetry = Asymmetry(shift: shift)
-      } else {
+      } else if options.correction(usesLayerEvidence: true) != OutputCorrection.none {
         _ = problem.target?.shift(goal, hessian: problem.hessian, dampening: dampening, workers: workers)
       }
       let result = try method.quantize(
         goal, hessian: problem.hessian, asymmetry: asymmetry, weighsRanges: true, workers: workers)
       var quantized = result.weight
+      if let curvature, result.fallback == nil, asymmetry == nil, let share = result.dampening,
+        let h = CoupledDescent.h(problem.hessian, dampening: share, workers: workers)
+      {
+        _ = CoupledDescent(
+          sweeps: options.learning.coupledSweeps, scaleType: scheme.scaleType,
+          dampening: options.learning.coupledDampening
+        ).improve(
+          &quantized, towards: goal, h: h, curvature: curvature, dead: result.deadColumns, workers: workers)
+      }
       var fallback = result.fallback?.description
       var errors: HeldOutErrors?
       if let heldOut = problem.heldOut, heldOut.inputs.rows > 0 {
@@ -137,7 +158,7 @@ struct CalibratedLayers {
       var expert: Int?
       if case .expert(let index, _) = problem.linear.storage { expert = index }
       return (
-        quantized,
+        quantized, goal,
         LayerOutcome(
           tensor: problem.linear.weight, expert: expert, inputs: weight.columns, tokens: problem.hessian.tokens,
           routedTokens: problem.routedTokens, dampening: result.dampening,

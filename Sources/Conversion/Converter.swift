@@ -59,7 +59,7 @@ package struct Converter: Sendable {
     let targets = try plan.files.map { try TargetFile($0.name, layout: $0.layout, in: output, hashing: true) }
     try writeCodebooks(to: targets)
     let splits = try measureSplits(onProgress: onCalibration)
-    let outcomes = try flushing(targets, if: output.isDurable) {
+    let (outcomes, learning) = try flushing(targets, if: output.isDurable) {
       let outcomes = try writeCalibrated(to: targets, onProgress: onCalibration)
       try writeTensors(to: targets, onProgress: onProgress)
       return outcomes
@@ -73,7 +73,9 @@ package struct Converter: Sendable {
     if let index = plan.index() { try output.write(fileBytes(index), to: Checkpoint.indexName) }
     let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes)
     try output.write(fileBytes(manifest.json), to: PackedManifest.fileName)
-    if let summary = CalibrationSummary(outcomes, windows: windows, evidence: plan.evidence) {
+    if let summary = CalibrationSummary(
+      outcomes, learning: learning, windows: windows, evidence: plan.evidence)
+    {
       var json = summary.json
       if let splits, case .object(var fields) = json {
         fields["outlier_split"] = splits.json
@@ -96,7 +98,7 @@ package struct Converter: Sendable {
   /// Quantizes and writes what needs the model to run.
   private func writeCalibrated(
     to targets: [TargetFile], onProgress: @escaping (Double) -> Bool
-  ) throws -> [LayerOutcome] {
+  ) throws -> (layers: [LayerOutcome], learning: [LearningRecord]) {
     var packed: [UInt8] = []
     let writer: CalibratedLayers.TileWriter = { tensor, scheme, tile, first in
       let packer = TilePacker(
@@ -107,10 +109,10 @@ package struct Converter: Sendable {
       }
     }
     if let evidence = plan.evidence {
-      return try StoredEvidenceLayers(plan: plan, evidence: evidence, workers: workers)
-        .run(onProgress: onProgress, write: writer)
+      let layers = StoredEvidenceLayers(plan: plan, evidence: evidence, workers: workers)
+      return (try layers.run(onProgress: onProgress, write: writer), [])
     }
-    guard let model = plan.model, let windows, let resources else { return [] }
+    guard let model = plan.model, let windows, let resources else { return ([], []) }
     var folded: [UInt8] = []
     return try CalibratedLayers(plan: plan, model: model, windows: windows, resources: resources, workers: workers)
       .run(

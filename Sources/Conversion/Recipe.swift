@@ -84,6 +84,11 @@ package struct Recipe: Hashable, Sendable {
     inputScaling != nil || methods.contains(where: \.isCalibrated)
   }
 
+  /// Whether a tensor may ask for learned rounding.
+  package var needsLearning: Bool {
+    methods.contains(.learned)
+  }
+
   /// Whether a tensor may be quantized tile by tile by what is known of its inputs: E[x²], for a search for scales, or
   /// which features are outliers.
   package var needsStatistics: Bool {
@@ -115,7 +120,7 @@ package struct Recipe: Hashable, Sendable {
   package var inputScaling: Scaling? { scaling ?? (methods.contains(.awq) ? .activationAware : nil) }
 
   /// Whether a method needs evidence layer after layer, not of a block at once.
-  var needsLayerEvidence: Bool { methods.contains(.gptq) }
+  var needsLayerEvidence: Bool { methods.contains(.gptq) || needsLearning }
 
   private var methods: [Quantization.Method] { ([options.method] + overrides.map(\.options.method)).compactMap { $0 } }
 
@@ -173,6 +178,7 @@ package struct Recipe: Hashable, Sendable {
       members["calibration"] = calibration.json(usesLayerEvidence: needsLayerEvidence)
     }
     if let inputScaling { members["scaling"] = inputScaling.json }
+    if needsLearning { members["learning"] = calibration.learning.json }
     return .object(members)
   }
 }
@@ -183,12 +189,15 @@ package enum RecipeError: Error, Hashable, CustomStringConvertible {
   case unmatched([String])
   case evidenceUnused
   case scalingNeedsModel
+  case scalingBeforeLearning
   case scaling(String, method: Quantization.Method)
   case scalesAlready(method: Quantization.Method)
 
   package var description: String {
     switch self {
     case .scheme(let pattern, let error): (pattern.map { "override '\($0)': " } ?? "") + error.description
+    case .scalingBeforeLearning:
+      "scaling of inputs (--scaling, awq) does not go with learned, which compares with the model as it is: leave one out"
     case .scalingNeedsModel:
       "awq and --scaling fold scales into the model while it runs, which evidence from a file cannot stand in for: give"
         + " --calibration, or take gptq, absmax or zero-point"

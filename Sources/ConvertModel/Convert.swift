@@ -177,6 +177,10 @@ struct Convert: ParsableCommand {
     recipe.overrides = choice.override
     recipe.nonFinite = choice.allowNonfinite
     recipe.calibration = try calibration.options()
+    if recipe.needsLearning, recipe.calibration.usesOriginalInputs {
+      throw ValidationError(
+        "--parallel-evidence: learned goes on from the inputs that quantized layers give; leave it out")
+    }
     recipe.scaling = calibration.scalingRecipe
     if calibration.scaling == ScalingChoice.none, recipe.inputScaling != nil {
       throw ValidationError("--scaling none: awq is a scaling; take zero-point or absmax for plain rounding")

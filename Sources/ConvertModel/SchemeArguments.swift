@@ -215,6 +215,29 @@ struct CalibrationArguments: ParsableArguments {
   @Flag(help: "Give layers the inputs of the original model, not those that quantized layers before them give.")
   var parallelEvidence = false
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      learned: sweeps of coordinate descent over codes and scales by what a layer's outputs count for the model's \
+      predictions, after GPTQ; 0 for none.
+      """, valueName: "count"))
+  var coupledSweeps = LearningOptions().coupledSweeps
+
+  @Option(help: ArgumentHelp("learned: gradient steps for each block, towards its output.", valueName: "count"))
+  var iterations = LearningOptions().iterations
+
+  @Option(
+    help: ArgumentHelp(
+      "learned: gradient steps for the whole model, towards its predictions. Needs 24 bytes of memory for each weight.",
+      valueName: "count"))
+  var distill = LearningOptions().distillation
+
+  @Option(help: ArgumentHelp("learned: windows of a gradient step.", valueName: "count"))
+  var batchSize = LearningOptions().batchSize
+
+  @Option(help: ArgumentHelp("learned: the first step of a rounding offset, in codes.", valueName: "rate"))
+  var learningRate = LearningOptions().rate
+
   @Flag(help: "Round a layer to nearest where its error on held-out windows is lower then.")
   var fallbackRtn = false
 
@@ -228,6 +251,11 @@ struct CalibrationArguments: ParsableArguments {
     options.correction = parallelEvidence ? OutputCorrection.none : outputCorrection
     options.sweeps = sweeps
     options.fallsBack = fallbackRtn
+    options.learning.coupledSweeps = coupledSweeps
+    options.learning.iterations = iterations
+    options.learning.distillation = distill
+    options.learning.batchSize = batchSize
+    options.learning.rate = learningRate
     return options
   }
 
@@ -246,6 +274,13 @@ struct CalibrationArguments: ParsableArguments {
     }
     if let dampening, !(dampening > 0 && dampening <= GPTQ.largestDampening) {
       throw ValidationError("--dampening \(dampening): above 0, at most \(GPTQ.largestDampening)")
+    }
+    for (name, count) in [("coupled-sweeps", coupledSweeps), ("iterations", iterations), ("distill", distill)] {
+      guard (0...1_000_000).contains(count) else { throw ValidationError("--\(name) \(count): 0 to 1000000") }
+    }
+    guard (1...65536).contains(batchSize) else { throw ValidationError("--batch-size \(batchSize): 1 to 65536") }
+    guard learningRate >= 0, learningRate <= 0.5 else {
+      throw ValidationError("--learning-rate \(learningRate): 0 to 0.5, half of the way between two codes")
     }
     guard (0...1000).contains(sweeps) else { throw ValidationError("--sweeps \(sweeps): 0 to 1000") }
   }
