@@ -62,7 +62,7 @@ import Testing
     }
     // The loss is of sums of four neighbours.
     func sums(_ errors: [Double]) -> [Double] {
-      (0..<errors.count / 4).map { errors[4 * $0] + errors[4 * $0 + 1] + errors[4 * $0 + 2] + errors[4 * $0 + 3] }
+      (0..<errors.count / 4).map { index in errors[4 * index..<4 * index + 4].reduce(0, +) }
     }
     func loss(_ errors: [Double]) -> Double { sums(errors).reduce(0) { $0 + $1 * $1 } }
     let before = loss(errors())
