@@ -11,7 +11,7 @@ struct SchemeArguments: ParsableArguments {
   @Option(
     name: [.short, .long],
     help: ArgumentHelp(
-      "absmax, zero-point, nf4, fp4, hqq, gptq, awq or llm-int8. (default: nf4)",
+      "absmax, zero-point, nf4, fp4, hqq, gptq, awq, learned or llm-int8. (default: nf4)",
       discussion: Quantization.Method.allCases.map { "\($0.rawValue): \($0.summary)" }.joined(separator: "\n"),
       valueName: "method"))
   var method: Quantization.Method?

@@ -1,6 +1,7 @@
 import Checkpoints
 import Kernels
 import Models
+import SystemPackage
 import TestSupport
 import Testing
 
