@@ -51,7 +51,8 @@ struct CalibratedLayers {
     let height = tileRows(weight.columns)
     for row in stride(from: 0, to: weight.rows, by: height) {
       let rows = row..<min(weight.rows, row + height)
-      try write(tensor, scheme, QuantizedTile(weight, rows: rows, scheme), first + row * weight.columns)
+      try write(
+        tensor, scheme, QuantizedTile(weight, rows: rows, scheme, withIndex: row == 0), first + row * weight.columns)
     }
   }
 
@@ -117,7 +118,8 @@ struct CalibratedLayers {
     do {
       let dampening = options.dampening(inputs: problem.weight.columns, tokens: problem.hessian.tokens)
       let method = try GPTQ(
-        scheme: scheme.rounding, order: options.order, dampening: dampening, sweeps: options.sweeps)
+        scheme: scheme.rounding, order: options.order, groupRanges: GPTQ.GroupRanges(scheme.groupOrder),
+        dampening: dampening, sweeps: options.sweeps)
       let weight = problem.weight
       let goal = Matrix(rows: weight.rows, columns: weight.columns)
       copyColumns(MatrixColumns(weight, from: 0), into: goal, at: 0, count: weight.rows)
@@ -170,12 +172,14 @@ struct CalibratedLayers {
 
 extension QuantizedTile {
   /// Whole rows of a weight that was quantized in memory.
-  fileprivate init(_ weight: AffineWeight, rows: Range<Int>, _ scheme: WeightScheme) {
+  fileprivate init(_ weight: AffineWeight, rows: Range<Int>, _ scheme: WeightScheme, withIndex: Bool) {
     let groups = weight.groupsPerRow
     let ranges = weight.ranges[rows.lowerBound * groups..<rows.upperBound * groups]
     self.init(
       codes: Array(weight.codes[rows.lowerBound * weight.columns..<rows.upperBound * weight.columns]),
-      scales: ranges.map(\.scale), zeroPoints: scheme.isSymmetric ? [] : ranges.map(\.zeroPoint))
+      scales: ranges.map(\.scale), zeroPoints: scheme.isSymmetric ? [] : ranges.map(\.zeroPoint),
+      groupIndex: withIndex && scheme.encoding.hasGroupIndex
+        ? (0..<weight.columns).map { Int32(weight.group(ofColumn: $0)) } : [])
   }
 }
 

@@ -102,7 +102,8 @@ package struct Converter: Sendable {
     var packed: [UInt8] = []
     let writer: CalibratedLayers.TileWriter = { tensor, scheme, tile, first in
       let packer = TilePacker(
-        encoding: scheme.encoding, grouping: scheme.encoding.grouping(of: tensor.source.entry.shape))
+        encoding: scheme.encoding, grouping: scheme.encoding.grouping(of: tensor.source.entry.shape),
+        matrices: tensor.source.entry.shape.dropLast(2).reduce(1, *))
       try packer.pack(tile, first: first, scaleMean: nil, buffer: &packed) { role, offset, bytes, count in
         try write(role, of: tensor, offset: offset, bytes, count, to: targets[tensor.source.fileIndex])
       }

@@ -149,7 +149,8 @@ package struct Inspector: Sendable {
       var workspace = PackedCheckpoint.Workspace()
       try survey.run(type: record.type, original: original) { elements, values in
         try packed.decode(record, elements, into: &values, using: &workspace)
-        return record.encoding == nil ? nil : (workspace.codes, workspace.scales, workspace.zeroPoints)
+        return record.encoding == nil
+          ? nil : (workspace.codes, workspace.scales, workspace.zeroPoints, workspace.firstGroup)
       }
       return survey.result()
     case .plain(let checkpoint):

@@ -12,13 +12,15 @@ package struct SchemeOptions: Hashable, Sendable {
   package var scaleSearch: ScaleSearch?
   package var doubleQuantization: Bool?
   package var isSymmetric: Bool?
+  package var groupOrder: GroupOrder?
 
   package init() {}
 
   package func scheme() throws(SchemeError) -> WeightScheme {
     try WeightScheme(
       method: method ?? .nf4, bits: bits, granularity: granularity, scaleType: scaleType,
-      scaleSearch: scaleSearch, doubleQuantization: doubleQuantization ?? false, isSymmetric: isSymmetric)
+      scaleSearch: scaleSearch, doubleQuantization: doubleQuantization ?? false, isSymmetric: isSymmetric,
+      groupOrder: groupOrder)
   }
 
   /// The search that measures best with the importance of columns; nil for methods that have their own.
@@ -40,6 +42,7 @@ package struct SchemeOptions: Hashable, Sendable {
     result.scaleSearch = changes.scaleSearch ?? result.scaleSearch
     result.doubleQuantization = changes.doubleQuantization ?? result.doubleQuantization
     result.isSymmetric = changes.isSymmetric ?? result.isSymmetric
+    result.groupOrder = changes.groupOrder ?? result.groupOrder
     return result
   }
 }
@@ -159,6 +162,7 @@ package struct Recipe: Hashable, Sendable {
       if let search = options.scaleSearch { fields["scale_search"] = .string(search.rawValue) }
       if let nested = options.doubleQuantization { fields["double_quantization"] = .bool(nested) }
       if let symmetric = options.isSymmetric { fields["symmetric"] = .bool(symmetric) }
+      if let order = options.groupOrder { fields["group_order"] = .string(order.rawValue) }
       return fields
     }
     var members = (try? options.scheme())?.json ?? fields(options)
@@ -221,6 +225,7 @@ extension WeightScheme {
     fields["scale_search"] = .string(scaleSearch.rawValue)
     fields["double_quantization"] = .bool(doubleQuantization)
     if method.isCalibrated { fields["symmetric"] = .bool(isSymmetric) }
+    if groupOrder != .columns { fields["group_order"] = .string(groupOrder.rawValue) }
     return fields
   }
 }

@@ -45,6 +45,14 @@ struct SchemeArguments: ParsableArguments {
     help: "Codes around zero, or with zero points; for gptq and awq. (default: symmetric for gptq, not for awq)")
   var symmetric: Bool?
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      gptq: which columns form a group: neighbours ('columns'), or those that are quantized one after another \
+      ('activation', desc_act elsewhere), whose group index is stored. (default: columns)
+      """, valueName: "order"))
+  var groupOrder: GroupOrder?
+
   @Flag(help: "Store the scales of nf4 and fp4 in 8 bits (4.127 instead of 4.5 bits per weight).")
   var doubleQuantization = false
 
@@ -57,6 +65,7 @@ struct SchemeArguments: ParsableArguments {
     options.scaleSearch = scaleSearch
     options.doubleQuantization = doubleQuantization ? true : nil
     options.isSymmetric = symmetric
+    options.groupOrder = groupOrder
     return options
   }
 }
@@ -75,7 +84,8 @@ struct ChoiceArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "Quantize matching tensors differently: 'PATTERN: method=absmax, bits=8'. May be repeated; the last match counts.",
-      discussion: "Keys: method, bits, group-size, scale-type, scale-search, double-quantization, symmetric.",
+      discussion:
+        "Keys: method, bits, group-size, scale-type, scale-search, double-quantization, symmetric, group-order.",
       valueName: "pattern: key=value, …"))
   var override: [Recipe.Override] = []
 
@@ -358,6 +368,7 @@ struct ByteCount: ExpressibleByArgument, Hashable {
 
 extension Quantization.Method: ExpressibleByArgument {}
 extension ScaleSearch: ExpressibleByArgument {}
+extension GroupOrder: ExpressibleByArgument {}
 extension Recipe.NonFinitePolicy: ExpressibleByArgument {}
 
 extension ElementType: ExpressibleByArgument {
@@ -416,6 +427,9 @@ extension SchemeOptions {
     case "symmetric":
       isSymmetric = Bool(value)
       return isSymmetric != nil
+    case "group-order":
+      groupOrder = GroupOrder(rawValue: value)
+      return groupOrder != nil
     case "double-quantization":
       doubleQuantization = Bool(value)
       return doubleQuantization != nil

@@ -15,11 +15,14 @@ package struct WeightScheme: Hashable, Sendable {
   package let doubleQuantization: Bool
   /// Codes around zero, without a stored zero point. Chosen for calibrated methods; the others are one or the other.
   package let isSymmetric: Bool
+  /// Which columns form a group.
+  package let groupOrder: GroupOrder
 
   /// What is left nil takes the method's usual value.
   package init(
     method: Method, bits: Int? = nil, granularity: Granularity? = nil, scaleType: ElementType? = nil,
-    scaleSearch: ScaleSearch? = nil, doubleQuantization: Bool = false, isSymmetric: Bool? = nil
+    scaleSearch: ScaleSearch? = nil, doubleQuantization: Bool = false, isSymmetric: Bool? = nil,
+    groupOrder: GroupOrder? = nil
   ) throws(SchemeError) {
     let symmetry = isSymmetric ?? method.isUsuallySymmetric
     let scaleSearch = scaleSearch ?? (method.isCalibrated ? (symmetry ? .signedMSE : .mse) : .none)
@@ -47,6 +50,8 @@ package struct WeightScheme: Hashable, Sendable {
     self.scaleType = scaleType
     self.scaleSearch = scaleSearch
     self.doubleQuantization = doubleQuantization
+    self.groupOrder = groupOrder ?? .columns
+    if self.groupOrder == .activation, method != .gptq { throw .groupOrder(method: method) }
     self.isSymmetric = method.isCalibrated ? symmetry : method.isUsuallySymmetric
     if scaleSearch == .signedMSE, !self.isSymmetric || granularity == .tensor { throw .signedSearch(method: method) }
     if let isSymmetric, isSymmetric != self.isSymmetric {
@@ -72,6 +77,7 @@ package struct WeightScheme: Hashable, Sendable {
     self.scaleSearch = scaleSearch
     doubleQuantization = other.doubleQuantization
     isSymmetric = other.isSymmetric
+    groupOrder = .columns
   }
 
   /// How codes of this scheme turn back into weights.
@@ -93,7 +99,8 @@ package struct WeightScheme: Hashable, Sendable {
       }
     return WeightEncoding(
       bits: bits, levels: levels, sharing: sharing,
-      scales: doubleQuantization ? .nested(blockSize: DoubleQuantization.blockSize) : .plain(scaleType))
+      scales: doubleQuantization ? .nested(blockSize: DoubleQuantization.blockSize) : .plain(scaleType),
+      hasGroupIndex: groupOrder == .activation && granularity != .row)
   }
 
   /// True where the scale of a group follows from its largest magnitude, whatever its other values.
@@ -166,6 +173,15 @@ package enum Granularity: Hashable, Sendable {
   case group(Int)
 }
 
+/// Which columns form a group.
+package enum GroupOrder: String, CaseIterable, Hashable, Sendable {
+  /// Runs of neighbouring columns.
+  case columns
+  /// Runs in the order in which GPTQ quantizes: columns with inputs of like size share a scale, and ranges come from the
+  /// corrected weights. The group of each column is stored (`desc_act` with `g_idx` elsewhere).
+  case activation
+}
+
 /// How the range of a group is chosen.
 package enum ScaleSearch: String, CaseIterable, Hashable, Sendable {
   /// From the smallest and largest value.
@@ -188,6 +204,7 @@ package enum SchemeError: Error, Hashable, CustomStringConvertible {
   case searchNotUsed(method: Method)
   case symmetry(method: Method, symmetric: Bool)
   case signedSearch(method: Method)
+  case groupOrder(method: Method)
   case doubleQuantization(method: Method)
   case doubleQuantizationScaleType
   case scaleType(ElementType)
@@ -212,6 +229,8 @@ package enum SchemeError: Error, Hashable, CustomStringConvertible {
     case .symmetry(let method, let symmetric):
       "\(method.rawValue) is not \(symmetric ? "symmetric" : "asymmetric"); absmax is symmetric; zero-point is not; gptq,"
         + " awq and learned can be either"
+    case .groupOrder(let method):
+      "groups in activation order are gptq's; \(method.rawValue) has groups of neighbouring columns"
     case .doubleQuantization(let method):
       "double quantization is for nf4 and fp4, whose scales are 32-bit; \(method.rawValue) can store 16-bit ones"
         + " (scale type f16 or bf16)"
