@@ -83,8 +83,11 @@ import Testing
   func learns(_ test: Case) throws {
     let goal = Self.goal()
     let learned = try Self.learned(test, goal)
-    let (before, after) = Self.run(learned, towards: goal, LearnedRounding(iterations: 60, rate: 0.02))
-    #expect(after < 0.6 * before, "\(before) \(after)")
+    // A step of a scale moves the outermost of 256 codes 32 times as far as that of 8.
+    let method = LearnedRounding(iterations: 60, rate: 0.02, scaleRate: 0.016 / Float(1 << test.bits))
+    let (before, after) = Self.run(learned, towards: goal, method)
+    // Of 256 codes a quarter of a code is little to gain.
+    #expect(after < (test.bits == 8 ? 0.8 : 0.6) * before, "\(before) \(after)")
     let (decoded, stored) = (Matrix(rows: 5, columns: 50), Matrix(rows: 5, columns: 50))
     learned.decode(into: decoded, workers: 1)
     let quantized = learned.quantized(workers: 1)
