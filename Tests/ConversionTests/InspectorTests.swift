@@ -91,7 +91,8 @@ import Testing
     let folder = try TemporaryFolder()
     try folder.write(Array("GGUF1234".utf8), to: "model.gguf")
     try folder.write(Array("PK\u{3}\u{4}....".utf8), to: "pytorch_model.bin")
-    #expect(try Inspector(folder.appending("model.gguf")).inspection().kind == "a GGUF file")
+    let damaged = #expect(throws: CheckpointError.self) { try Inspector(folder.appending("model.gguf")) }
+    #expect(damaged?.description.contains("is GGUF version") ?? false)
     let whole = try Inspector(folder.path).inspection()
     #expect(whole.files.map(\.name) == ["model.gguf", "pytorch_model.bin"])
     #expect(whole.text.contains("model.gguf"))

@@ -228,6 +228,7 @@ extension GGUFModel {
       if let id = metadata["tokenizer.ggml.\(name)_token_id"]?.integer { members[key] = .integer(id) }
     }
     if name == "llama", file["blk.0.attn_q.bias"] != nil { members["attention_bias"] = true }
+    if name == "llama", file["blk.0.ffn_down.bias"] != nil { members["mlp_bias"] = true }
     return (architecture, .object(members))
   }
 

@@ -164,6 +164,8 @@ package struct BlockEncoder {
       if let element = type.elementType { encodeElements(values, as: element, into: &raw) }
       return true
     }
+    // No block of multiples of a binary16 scale reaches this far, and squares of such values leave float32.
+    if type != .mxfp4, absoluteMaximum(values) > 1e9 { return false }
     var own: [UInt8] = []
     swap(&own, &bytes)
     target = BlockBytes(reusing: own)

@@ -48,11 +48,13 @@ struct AffineSuperBlockFit {
       finish(&trial)
       keep(&best, trial)
     }
-    var trial = refitted(best, lanes)
-    evaluate(&trial, lanes)
-    move(&trial, lanes, scaleBy: 0)
-    finish(&trial)
-    keep(&best, trial)
+    for _ in 0..<2 {
+      var trial = refitted(best, lanes)
+      evaluate(&trial, lanes)
+      move(&trial, lanes, scaleBy: 0)
+      finish(&trial)
+      keep(&best, trial)
+    }
     return best
   }
 
