@@ -26,7 +26,7 @@ struct AffineSuperBlocks: BlockFormat {
     offsets: (-6...4).map { 0.15 * Float($0) }, tops: [15, 14])
   static let fourBits = AffineSuperBlocks(
     bits: 4, groupLength: 32, weighting: BlockWeighting(plain: .magnitudeAndMean, important: .block(factor: 2)),
-    offsets: (-5...4).map { 0.35 * Float($0) }, tops: [63, 61])
+    offsets: (-5...4).map { 0.35 * Float($0) }, tops: [63])
   static let fiveBits = AffineSuperBlocks(
     bits: 5, groupLength: 32, weighting: BlockWeighting(plain: .magnitudeAndMean, important: .block(factor: 2)),
     offsets: (-4...4).map { 0.45 * Float($0) }, tops: [63])

@@ -51,7 +51,7 @@ struct AffineSuperBlockFit {
     for _ in 0..<2 {
       var trial = refitted(best, lanes)
       evaluate(&trial, lanes)
-      move(&trial, lanes, scaleBy: 0)
+      for difference: Float in [0, -1, 1] { move(&trial, lanes, scaleBy: difference) }
       finish(&trial)
       keep(&best, trial)
     }
