@@ -100,8 +100,8 @@ let package = Package(
     .executableTarget(
       name: "ConvertModel",
       dependencies: [
-        "Calibration", "Checkpoints", "Conversion", "Evaluation", "Kernels", "Models", "Quantization", "Reports",
-        "Tokenizers", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "Calibration", "Checkpoints", "Conversion", "Evaluation", "Kernels", "Models", "Packing", "Quantization",
+        "Reports", "Tokenizers", .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: settings),

@@ -61,6 +61,7 @@ package struct Converter: Sendable {
     let splits = try measureSplits(onProgress: onCalibration)
     let outcomes = try flushing(targets, if: output.isDurable) {
       let outcomes = try writeCalibrated(to: targets, onProgress: onCalibration)
+      try writeWholeWeights(to: targets, onProgress: onProgress)
       try writeTensors(to: targets, onProgress: onProgress)
       return outcomes
     }
@@ -71,8 +72,12 @@ package struct Converter: Sendable {
       try output.write(fileBytes(configuration), to: SideFiles.configuration)
     }
     if let index = plan.index() { try output.write(fileBytes(index), to: Checkpoint.indexName) }
-    let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes)
-    try output.write(fileBytes(manifest.json), to: PackedManifest.fileName)
+    if let made = try plan.layoutConfiguration(toolVersion: toolVersion) {
+      for (name, text) in made.files { try output.write(fileBytes(text), to: name) }
+    } else {
+      let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes)
+      try output.write(fileBytes(manifest.json), to: PackedManifest.fileName)
+    }
     if let summary = CalibrationSummary(outcomes, windows: windows, evidence: plan.evidence) {
       var json = summary.json
       if let splits, case .object(var fields) = json {
@@ -98,7 +103,16 @@ package struct Converter: Sendable {
     to targets: [TargetFile], onProgress: @escaping (Double) -> Bool
   ) throws -> [LayerOutcome] {
     var packed: [UInt8] = []
+    var assembly: WeightAssembly?
     let writer: CalibratedLayers.TileWriter = { tensor, scheme, tile, first in
+      if tensor.layout != nil {
+        // The tiles of a layer come in order, and all of them before the next layer's.
+        var weight = assembly ?? WeightAssembly(shape: tensor.source.entry.shape, encoding: scheme.encoding)
+        weight.append(tile)
+        assembly = weight.isComplete ? nil : weight
+        if weight.isComplete { try writeWhole(weight.weight(scaleMean: nil), of: tensor, to: targets) }
+        return
+      }
       let packer = TilePacker(
         encoding: scheme.encoding, grouping: scheme.encoding.grouping(of: tensor.source.entry.shape))
       try packer.pack(tile, first: first, scaleMean: nil, buffer: &packed) { role, offset, bytes, count in
@@ -159,7 +173,8 @@ package struct Converter: Sendable {
   private func stages(of tensor: Plan.Tensor) -> [Stage] {
     switch tensor.work {
     case .keep: [.write]
-    case .calibrate: []
+    case .calibrate, .round: []
+    case .quantize where tensor.layout != nil: []
     case .quantize(let quantizer, _): quantizer.scans.map { .scan($0) } + [.write]
     }
   }
@@ -168,7 +183,7 @@ package struct Converter: Sendable {
     switch tensor.work {
     case .keep: return (tensor.sourceByteCount + Self.copyLength - 1) / Self.copyLength
     case .quantize(_, let tiling): return tiling.tiles
-    case .calibrate: return 0
+    case .calibrate, .round: return 0
     }
   }
 
@@ -194,7 +209,7 @@ package struct Converter: Sendable {
           let facts = states[item.tensor].contents.withLock { $0.facts }
           let elements = tiling.elements(of: item.tile)
           read = try quantize(tensor, quantizer, elements, facts, to: target, &buffers)
-        case .calibrate: return
+        case .calibrate, .round: return
         }
         try progress.add(read)
       case .scan(let scan):

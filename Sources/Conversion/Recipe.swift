@@ -1,6 +1,7 @@
 import Checkpoints
 import Kernels
 import OrderedCollections
+import Packing
 import Quantization
 
 /// The options of a scheme as a user gives them; what is nil takes the method's usual value.
@@ -44,6 +45,42 @@ package struct SchemeOptions: Hashable, Sendable {
   }
 }
 
+extension SchemeOptions {
+  /// The options with what a layout's runtimes are usually given, and no negative scales where they take none.
+  package func fitted(to layout: RuntimeLayout?) -> SchemeOptions {
+    guard let layout else { return self }
+    var result = self
+    if method == nil {
+      switch layout {
+      case .packQuantized, .intQuantized: result.method = .absmax
+      case .gptq, .gptqV2: result.method = .gptq
+      case .awq, .mlx: result.method = .zeroPoint
+      case .bitsandbytes, .floatQuantized, .mxfp4, .nvfp4: break
+      }
+      if layout != .intQuantized, result.method != nil {
+        result.bits = bits ?? 4
+        result.granularity = granularity ?? .group(layout == .mlx ? 64 : 128)
+      }
+    }
+    let isInt8 = result.method == .absmax && (layout == .intQuantized || layout == .bitsandbytes)
+    if isInt8 { result.scaleType = scaleType ?? .f32 }
+    if result.method == .gptq, !layout.rules.allowsNegativeScales { result.scaleSearch = scaleSearch ?? .mse }
+    return result
+  }
+}
+
+extension RuntimeLayout {
+  /// The floats of a layout that has its own.
+  var floatRounding: FloatRounding? {
+    switch self {
+    case .floatQuantized: .float8
+    case .mxfp4: .mxfp4
+    case .nvfp4: .nvfp4
+    default: nil
+    }
+  }
+}
+
 /// What a conversion is to do with every tensor.
 package struct Recipe: Hashable, Sendable {
   /// A different scheme for the tensors whose names match.
@@ -65,6 +102,8 @@ package struct Recipe: Hashable, Sendable {
   }
 
   package var options = SchemeOptions()
+  /// The runtime whose layout is written; our own format if nil.
+  package var layout: RuntimeLayout?
   package var include: [String] = []
   package var exclude: [String] = []
   /// The last one that matches a tensor counts.
@@ -76,7 +115,7 @@ package struct Recipe: Hashable, Sendable {
 
   /// Whether a tensor may ask for a method that runs the model.
   package var needsCalibration: Bool {
-    ([options.method] + overrides.map(\.options.method)).contains { $0?.isCalibrated ?? false }
+    ([options.fitted(to: layout).method] + overrides.map(\.options.method)).contains { $0?.isCalibrated ?? false }
   }
 
   /// Whether a tensor may be quantized tile by tile by what is known of its inputs: E[x²], for a search for scales, or
@@ -110,6 +149,8 @@ package struct Recipe: Hashable, Sendable {
   /// What is to become of a tensor.
   package enum Decision: Hashable, Sendable {
     case quantize(WeightScheme)
+    /// To the floats of the layout.
+    case round(FloatRounding)
     case keep(reason: String)
   }
 
@@ -121,8 +162,12 @@ package struct Recipe: Hashable, Sendable {
     let override = overrides.last { matches(entry.name, pattern: $0.pattern) }
     let isAsked = override != nil || include.contains { matches(entry.name, pattern: $0) }
     if let reason = role.reasonToKeep, role.isAlwaysKept || !isAsked { return .keep(reason: reason) }
-    do {
-      return .quantize(try (override.map { options.changed(by: $0.options) } ?? options).scheme())
+    do throws(SchemeError) {
+      if let layout, let format = layout.floatRounding {
+        if let own = (override?.options ?? options).method { throw SchemeError.layoutHasNoScheme(own, layout.rawValue) }
+        return .round(format)
+      }
+      return .quantize(try (override.map { options.changed(by: $0.options) } ?? options).fitted(to: layout).scheme())
     } catch {
       throw .scheme(pattern: override?.pattern, error)
     }
@@ -147,7 +192,8 @@ package struct Recipe: Hashable, Sendable {
       if let symmetric = options.isSymmetric { fields["symmetric"] = .bool(symmetric) }
       return fields
     }
-    var members = (try? options.scheme())?.json ?? fields(options)
+    var members = (try? options.fitted(to: layout).scheme())?.json ?? fields(options)
+    if let layout { members["layout"] = .string(layout.rawValue) }
     members["include"] = .array(include.map { .string($0) })
     members["exclude"] = .array(exclude.map { .string($0) })
     members["overrides"] = .array(
