@@ -38,8 +38,8 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
     case .alreadyPacked(let path):
       "\(path): is quantized already; `convert-model unpack` turns it back into an ordinary checkpoint first"
     case .notPacked(let path):
-      "\(path): holds nothing quantized that is known here: neither a folder written by convert-model (it has no"
-        + " quantization_manifest.json) nor one in the layout of a runtime"
+      "\(path): is not a folder written by convert-model (it has no quantization_manifest.json), nor one in the layout of"
+        + " a runtime"
     case .nameCollision(let tensor, let member):
       "tensor '\(tensor.printable)': would be stored as '\(member.printable)', a name the checkpoint uses for another"
         + " tensor; leave it alone with --exclude"

@@ -120,7 +120,7 @@ import Testing
   }
 
   /// Names and the layout are told from the tensors alone where there is no configuration.
-  @Test(arguments: ["gptq-4", "awq", "nf4", "llm-int8", "mlx-4", "pack-quantized-4", "mxfp4"])
+  @Test(arguments: ["gptq-4", "awq", "nf4", "llm-int8", "pack-quantized-4", "mxfp4"])
   func recognizesWithoutConfiguration(name: String) throws {
     let folder = try TemporaryFolder()
     let source = Fixtures.path("layouts/\(name)/model.safetensors")

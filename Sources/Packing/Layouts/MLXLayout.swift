@@ -110,7 +110,6 @@ package struct MLXLayout: WeightLayout {
     switch mode {
     case .affine:
       let stated = (own?["group_size"] ?? configuration?["group_size"])?.integer
-      // Another size than the stated one is taken if only it can be, as mlx-lm derives sizes from shapes.
       lengths = (stated.map { [$0] } ?? []) + [64, 32, 128]
     case .mxfp4, .mxfp8: lengths = [32]
     case .nvfp4: lengths = [16]
@@ -120,7 +119,9 @@ package struct MLXLayout: WeightLayout {
       let (bits, remainder) = (weight.shape[1] * 32).quotientAndRemainder(dividingBy: groups * length)
       return remainder == 0 && Self.widths.contains(bits) ? (length, bits) : nil
     }
-    guard let found = pairs.first(where: { $0.bits == statedBits }) ?? pairs.first else {
+    // Without a statement that fits, shapes tell bits and groups only if one pair of them is possible.
+    let only = Set(pairs.map(\.length)).count == 1 ? pairs.first : nil
+    guard let found = pairs.first(where: { $0.bits == statedBits }) ?? only else {
       throw module.fault(
         ".weight", "shape",
         "[outputs, inputs·bits/32] for \(groups) groups of the size in config.json, not \(weight.shape)")
