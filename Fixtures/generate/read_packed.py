@@ -159,7 +159,7 @@ def load(folder, check=False):
         require((member["role"], dtype, shape) == ("data", "F32", [CODEBOOKS.get(name)]), name, "no such codebook")
         codebooks[name] = data.view("<f4")
     for name, record in manifest["tensors"].items():
-        kept, members = record["bucket"] == "kept", {}
+        kept, members = record["bucket"] in ("kept", "folded"), {}
         require(kept or record["bucket"] == "quantized", name, "unknown bucket")
         for member in record["members"]:
             role = member["role"]

@@ -3,30 +3,6 @@ import Models
 import Quantization
 import SystemPackage
 
-/// A linear layer to be quantized, with what is known of its inputs.
-package struct LayerProblem {
-  package let linear: LinearDescription
-  /// `[outputs, inputs]`, in the order of the rows that the checkpoint has.
-  package let weight: Matrix
-  /// Sums over the calibration tokens that reached the layer; layers that read the same input share one.
-  package let hessian: Hessian
-  /// What makes up for the errors of earlier layers; nil where the original model does not run along.
-  package let target: OutputTarget?
-  /// The layer's inputs for the tokens held out, `[tokens, inputs]`, by window; nil where none are held out.
-  package let heldOut: HeldOutInputs?
-  /// Of an expert that the router sent so few tokens that all tokens of its mixture stand in for them: how many it was
-  /// sent. See `MixtureRule`.
-  package let routedTokens: Int?
-}
-
-package struct HeldOutInputs: Sendable {
-  package let inputs: Matrix
-  /// What the original model gives for the same tokens; nil where it does not run along.
-  package let originals: Matrix?
-  /// The first row of each window, and the end.
-  package let bounds: [Int]
-}
-
 /// Runs a model block by block over calibration windows and hands out each linear layer with the evidence of its inputs.
 ///
 /// Within a block the order is that of the data: queries, keys and values; the attention's output; the feed-forward
@@ -64,7 +40,8 @@ package struct BlockCalibration {
 
   /// What is done at each input of linear layers.
   enum Purpose {
-    case quantize(Quantizer)
+    /// Before it, inputs may be scaled.
+    case quantize(Quantizer, ScalingRequest?)
     /// The weights stay as they are.
     case observe(EvidenceOptions, (InputEvidence) throws -> Void)
   }
@@ -130,12 +107,13 @@ package struct BlockCalibration {
 
   /// - Parameters:
   ///   - isWanted: whether a layer is to be quantized; the others run as they are.
+  ///   - scaling: what is to be scaled before; nil: nothing.
   ///   - onProgress: the share of the blocks' steps that are done; returns false to stop.
   package func run(
-    isWanted: @escaping (LinearDescription) -> Bool, onProgress: @escaping (Double) -> Bool,
-    quantize: @escaping Quantizer
+    isWanted: @escaping (LinearDescription) -> Bool, scaling: ScalingRequest? = nil,
+    onProgress: @escaping (Double) -> Bool, quantize: @escaping Quantizer
   ) throws {
-    try walk(isWanted: isWanted, onProgress: onProgress, .quantize(quantize))
+    try walk(isWanted: isWanted, onProgress: onProgress, .quantize(quantize, scaling))
   }
 
   func walk(
@@ -153,17 +131,39 @@ package struct BlockCalibration {
       }
     }
     for (index, block) in description.blocks.enumerated() {
-      let tracks = try states.enumerated().map { number, states in
-        let weights = try forward.weights(ofBlock: index)
-        return Track(
+      var weights = try states.map { _ in try forward.weights(ofBlock: index) }
+      var scalings: [LinearDescription: LayerScaling] = [:]
+      if case .quantize(let quantize, let scaling?) = purpose {
+        let handOut = LayerHandOut(
+          pool: forward.pool, keepsWeights: options.usesOriginalInputs, isWanted: isWanted, quantize: quantize)
+        scalings = try BlockScaling(
+          block: block, tokens: groups, states: states[0], tables: tables[block], pool: forward.pool,
+          workers: options.workers, request: scaling, handOut: handOut,
+          makeStates: { try self.states(tokens: count, width: $0) }
+        ).run(&weights)
+        if scaling.handsOut {
+          // The layers are quantized already; what is left is to go through the block.
+          for group in groups where index + 1 < description.blocks.count {
+            try states[0].update(group.rows) {
+              forward.run(block: index, weights[0], $0, group.batch, tables: tables[block])
+            }
+          }
+          for weights in weights { forward.pool.give(weights.matrices) }
+          guard onProgress(Double(index + 1) / Double(description.blocks.count)) else { throw CancellationError() }
+          continue
+        }
+      }
+      let tracks = try zip(states, weights).enumerated().map { number, pair in
+        Track(
           index: number,
-          forward: BlockForward(block, weights, pool: forward.pool, workers: options.workers), weights: weights,
-          states: states, attended: try self.states(tokens: count, width: block.attention.output.inputs))
+          forward: BlockForward(block, pair.1, pool: forward.pool, workers: options.workers), weights: pair.1,
+          states: pair.0, attended: try self.states(tokens: count, width: block.attention.output.inputs))
       }
       let run = BlockRun(
         block: block, quantized: tracks[0], original: tracks.count > 1 ? tracks[1] : nil, groups: groups,
         tables: tables[block], pool: forward.pool, options: options, place: forward.model.source.place,
-        isWanted: isWanted, purpose: purpose, makeStates: { try self.states(tokens: count, width: $0) },
+        isWanted: isWanted, purpose: purpose, scalings: scalings,
+        makeStates: { try self.states(tokens: count, width: $0) },
         step: { stage in
           guard onProgress((Double(index) + Double(stage) / 5) / Double(description.blocks.count)) else {
             throw CancellationError()
@@ -204,6 +204,7 @@ package struct BlockCalibration {
     let place: String
     let isWanted: (LinearDescription) -> Bool
     let purpose: Purpose
+    let scalings: [LinearDescription: LayerScaling]
     let makeStates: (_ width: Int) throws -> HiddenStates
     let step: (Int) throws -> Void
 
@@ -364,13 +365,15 @@ package struct BlockCalibration {
     ) throws {
       let wanted = projection.linears.filter(isWanted)
       guard !wanted.isEmpty else { return }
-      let names = wanted.map { EvidencedLayer($0) }
-      let quantize: Quantizer
+      let handOut: LayerHandOut
       switch purpose {
       case .observe(let evidence, let receive):
+        let names = wanted.map { EvidencedLayer($0) }
         let input = try observe(names, width: width, rows: chosen, evidence) { try fill(quantized, $0, $1) }
         return try receive(input)
-      case .quantize(let body): quantize = body
+      case .quantize(let quantize, _):
+        handOut = LayerHandOut(
+          pool: pool, keepsWeights: options.usesOriginalInputs, isWanted: isWanted, quantize: quantize)
       }
       let loaded = layer(quantized.weights)
       var hessian = Hessian(dimension: width)
@@ -389,13 +392,15 @@ package struct BlockCalibration {
           let bounds = group.batch.sequences.map { range in
             chosen.map { $0[index].count { $0 < range.lowerBound } } ?? range.lowerBound
           }
-          heldOut = HeldOutInputs(inputs: x, originals: try original.map(filled), bounds: bounds + [count])
+          let aim = try meetsStream ? original.map { try streamAim(of: $0, group, bias: loaded.bias) } : nil
+          heldOut = HeldOutInputs(
+            inputs: x, originals: try aim == nil ? original.map(filled) : nil, aim: aim, bounds: bounds + [count])
           continue
         }
         do {
           try hessian.add(x, workers: options.workers)
         } catch {
-          throw EvidenceError(place, names, error)
+          throw EvidenceError(place, wanted.map { EvidencedLayer($0) }, error)
         }
         if let original, let target {
           let aim: Matrix
@@ -410,8 +415,8 @@ package struct BlockCalibration {
         }
         pool.give(x)
       }
-      try handOut(projection, loaded, hessian, target, heldOut, routed, quantize)
-      if let heldOut { pool.give([heldOut.inputs] + (heldOut.originals.map { [$0] } ?? [])) }
+      try handOut(projection, loaded, hessian, target, heldOut, scalings, routedTokens: routed)
+      if let heldOut { pool.give([heldOut.inputs, heldOut.originals, heldOut.aim].compactMap(\.self)) }
     }
 
     /// What a layer should give, without its bias, for the stream to become that of the original model.
@@ -423,40 +428,6 @@ package struct BlockCalibration {
       try quantized.states.read(group.rows) { subtract($0, from: aim, workers: options.workers) }
       if let bias { subtract(row: bias, from: aim, workers: options.workers) }
       return aim
-    }
-
-    /// Has layers quantized, in the order of rows that the checkpoint has.
-    private func handOut(
-      _ projection: ProjectionDescription, _ loaded: LoadedLinear, _ hessian: Hessian, _ target: OutputTarget?,
-      _ heldOut: HeldOutInputs?, _ routed: Int?, _ quantize: Quantizer
-    ) throws {
-      let order = projection.rowOrder
-      let stored = order.map { order in
-        let matrix = pool.take(rows: loaded.weight.rows, columns: loaded.weight.columns)
-        scatterRows(loaded.weight, to: order, of: matrix)
-        return matrix
-      }
-      let source = stored ?? loaded.weight
-      var first = 0
-      for linear in projection.linears {
-        let rows = first..<(first + linear.outputs)
-        first = rows.upperBound
-        guard isWanted(linear) else { continue }
-        var weight = Matrix(sharing: source, rows: rows)
-        if options.usesOriginalInputs {
-          weight = pool.take(rows: rows.count, columns: source.columns)
-          copyColumns(
-            MatrixColumns(Matrix(sharing: source, rows: rows), from: 0), into: weight, at: 0, count: rows.count)
-        }
-        try quantize(
-          LayerProblem(
-            linear: linear, weight: weight, hessian: hessian, target: target, heldOut: heldOut, routedTokens: routed))
-        if options.usesOriginalInputs { pool.give(weight) }
-      }
-      if let order, let stored {
-        gatherRows(order, of: stored, into: loaded.weight)
-        pool.give(stored)
-      }
     }
   }
 }

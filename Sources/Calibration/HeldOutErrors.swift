@@ -3,8 +3,8 @@ import Quantization
 
 /// The error of a layer's output on tokens that it was not calibrated on, beside that of rounding to nearest.
 package struct HeldOutErrors: Hashable, Sendable {
-  /// ‖X̃·Wᵀ − X·Ŵᵀ‖ / ‖X̃·Wᵀ‖ over all held-out tokens; X̃ are the inputs that the original model gives, where it runs
-  /// along, else X.
+  /// ‖T − X·Ŵᵀ‖ / ‖T‖ over all held-out tokens: T is what the layer should give. That is X̃·Wᵀ with the inputs X̃ of the
+  /// original model, where it runs along, or what sets the residual stream right (see `HeldOutInputs.aim`); else X·Wᵀ.
   package let error: Double
   /// The same of plain rounding to nearest with the same codes and groups.
   package let plainError: Double
@@ -16,22 +16,25 @@ package struct HeldOutErrors: Hashable, Sendable {
 
   /// - Parameters:
   ///   - weight: `[outputs, inputs]`, before quantization.
+  ///   - plain: the weight as rounding to nearest leaves it.
   ///   - inputs: the layer's inputs; every window of a few hundred tokens counts as one observation.
   package init(
-    _ weight: Matrix, _ quantized: AffineWeight, plain: AffineWeight, _ heldOut: HeldOutInputs, workers: Int
+    _ weight: Matrix, _ quantized: AffineWeight, plain: Matrix, _ heldOut: HeldOutInputs, workers: Int
   ) {
-    let wanted = Matrix(rows: heldOut.inputs.rows, columns: weight.rows)
-    multiply(heldOut.originals ?? heldOut.inputs, transposed: weight, into: wanted, workers: workers)
+    let wanted = heldOut.aim ?? Matrix(rows: heldOut.inputs.rows, columns: weight.rows)
+    if heldOut.aim == nil {
+      multiply(heldOut.originals ?? heldOut.inputs, transposed: weight, into: wanted, workers: workers)
+    }
     let signal = Self.windowSquares(wanted, heldOut.bounds)
-    func errors(_ quantized: AffineWeight) -> [Double] {
-      let decoded = Matrix(rows: weight.rows, columns: weight.columns)
-      quantized.decode(into: decoded, workers: workers)
+    let decoded = Matrix(rows: weight.rows, columns: weight.columns)
+    quantized.decode(into: decoded, workers: workers)
+    func errors(_ decoded: Matrix) -> [Double] {
       let found = Matrix(rows: heldOut.inputs.rows, columns: weight.rows)
       multiply(heldOut.inputs, transposed: decoded, into: found, workers: workers)
       subtract(wanted, from: found, workers: workers)
       return Self.windowSquares(found, heldOut.bounds)
     }
-    let own = errors(quantized)
+    let own = errors(decoded)
     let other = errors(plain)
     let total = signal.reduce(0, +)
     let (ownTotal, otherTotal) = (own.reduce(0, +), other.reduce(0, +))

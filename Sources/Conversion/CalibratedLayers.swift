@@ -25,6 +25,8 @@ package struct LayerOutcome: Hashable, Sendable {
   package let fallback: String?
   /// On tokens that were not calibrated on; nil where none reached the layer.
   package let heldOut: HeldOutErrors?
+  /// How the layer's input was scaled; nil where scaling was not asked for.
+  package var scaling: LayerScaling?
 }
 
 /// Quantizes the tensors of a plan that need calibration, block by block, and hands out their tiles.
@@ -53,28 +55,40 @@ struct CalibratedLayers {
     }
   }
 
-  /// - Parameter onProgress: the share that is done; false stops the work.
+  /// - Parameters:
+  ///   - onProgress: the share that is done; false stops the work.
+  ///   - rewrite: receives the values of tensors that are kept, but changed, with their first element.
   func run(
-    onProgress: @escaping (Double) -> Bool, write: @escaping TileWriter
+    onProgress: @escaping (Double) -> Bool,
+    rewrite: @escaping (_ tensor: Plan.Tensor, _ first: Int, _ values: [Float]) throws -> Void,
+    write: @escaping TileWriter
   ) throws -> [LayerOutcome] {
     let options = plan.recipe.calibration
     var wanted: [String: (tensor: Plan.Tensor, scheme: WeightScheme)] = [:]
     for tensor in plan.tensors {
       if case .calibrate(let scheme) = tensor.work { wanted[tensor.source.name] = (tensor, scheme) }
     }
+    let correction = options.correction(usesLayerEvidence: plan.recipe.needsLayerEvidence)
     let calibration = BlockCalibration(
       model, windows: windows.windows.map { Array(windows.tokens[$0]) },
       heldOut: windows.heldOut.map { Array(windows.tokens[$0]) },
       BlockCalibration.Options(
         workers: workers, memoryLimit: resources.memoryLimit / 2, spillFolder: resources.spillFolder,
-        usesOriginalInputs: options.usesOriginalInputs, runsOriginal: options.correction != .none,
-        correctsStream: options.correction == .layer))
+        usesOriginalInputs: options.usesOriginalInputs, runsOriginal: correction != OutputCorrection.none,
+        correctsStream: correction == .layer))
     var outcomes: [LayerOutcome] = []
     try calibration.run(
-      isWanted: { wanted[$0.weight] != nil }, onProgress: onProgress
+      isWanted: { wanted[$0.weight] != nil },
+      scaling: scalingRequest(
+        { wanted[$0.weight]?.scheme }, handsOut: !plan.recipe.needsLayerEvidence && correction == OutputCorrection.none,
+        rewrite),
+      onProgress: onProgress
     ) { problem in
       guard let (tensor, scheme) = wanted[problem.linear.weight] else { return }
-      let (weight, outcome) = try quantize(problem, scheme, tensor.source)
+      var (weight, outcome) =
+        scheme.method == .gptq
+        ? try quantize(problem, scheme, tensor.source) : try round(problem, scheme, tensor.source)
+      outcome.scaling = problem.scaling
       outcomes.append(outcome)
       var first = 0
       if case .expert(let index, _) = problem.linear.storage { first = index * weight.rows * weight.columns }
@@ -96,7 +110,7 @@ struct CalibratedLayers {
       let goal = Matrix(rows: weight.rows, columns: weight.columns)
       copyColumns(MatrixColumns(weight, from: 0), into: goal, at: 0, count: weight.rows)
       var asymmetry: Asymmetry?
-      if options.correction == .columns, case .inputs(let shift) = problem.target?.evidence {
+      if plan.recipe.calibration.correction == .columns, case .inputs(let shift) = problem.target?.evidence {
         asymmetry = Asymmetry(shift: shift)
       } else {
         _ = problem.target?.shift(goal, hessian: problem.hessian, dampening: dampening, workers: workers)
@@ -109,7 +123,9 @@ struct CalibratedLayers {
       if let heldOut = problem.heldOut, heldOut.inputs.rows > 0 {
         let plain = try AffineWeight(
           roundingToNearest: weight, scheme.plain, importance: nil, workers: workers)
-        let found = HeldOutErrors(weight, quantized, plain: plain, heldOut, workers: workers)
+        let found = HeldOutErrors(
+          weight, quantized, plain: try plainRounding(weight, scheme, factors: problem.scaling?.factors), heldOut,
+          workers: workers)
         errors = found
         if options.fallsBack, result.fallback == nil, found.error > found.plainError {
           quantized = plain

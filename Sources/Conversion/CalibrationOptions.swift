@@ -29,7 +29,8 @@ package struct CalibrationOptions: Hashable, Sendable {
   package var order = GPTQ.ColumnOrder.activation
   /// Whether layers see the inputs that the original model gives, not those that quantized blocks give.
   package var usesOriginalInputs = false
-  package var correction = OutputCorrection.layer
+  /// nil: by layer where a method gathers evidence layer after layer, as GPTQ does, else none.
+  package var correction: OutputCorrection?
   /// Whether a layer that the method made worse than rounding to nearest is rounded to nearest.
   package var fallsBack = false
 
@@ -41,7 +42,12 @@ package struct CalibrationOptions: Hashable, Sendable {
     dampening ?? min(GPTQ.largestDampening, max(0.01, Double(inputs) / Double(max(1, tokens))))
   }
 
-  var json: JSONValue {
+  func correction(usesLayerEvidence: Bool) -> OutputCorrection {
+    correction ?? (usesLayerEvidence ? .layer : OutputCorrection.none)
+  }
+
+  /// - Parameter usesLayerEvidence: see `correction`.
+  func json(usesLayerEvidence: Bool) -> JSONValue {
     if let evidence {
       return [
         "evidence": evidence, "dampening": dampening.map { .real($0) } ?? "automatic",
@@ -56,7 +62,8 @@ package struct CalibrationOptions: Hashable, Sendable {
       "held_out": .integer(heldOut), "outlier_threshold": .real(Double(outlierThreshold)),
       "outlier_share": .real(outlierShare), "dampening": dampening.map { .real($0) } ?? "automatic",
       "sweeps": .integer(sweeps), "activation_order": .bool(order == .activation),
-      "original_inputs": .bool(usesOriginalInputs), "output_correction": .string(correction.rawValue),
+      "original_inputs": .bool(usesOriginalInputs),
+      "output_correction": .string(correction(usesLayerEvidence: usesLayerEvidence).rawValue),
       "fallback_rtn": .bool(fallsBack),
     ]
   }

@@ -1,6 +1,9 @@
 import Calibration
 import Checkpoints
 import OrderedCollections
+import Quantization
+import Reports
+import SystemPackage
 
 /// What calibration did to each layer, as it is written beside the weights and shown at a conversion's end.
 package struct CalibrationSummary: Sendable {
@@ -36,6 +39,7 @@ package struct CalibrationSummary: Sendable {
         " Output error on \(windows.heldOut.count) others: \(share(median)) of round-to-nearest's (median layer; best"
         + " \(share(first)), worst \(share(last)))."
     }
+    if let scaled = scaledText { lines.append(scaled) }
     for outcome in worse {
       let margin = outcome.heldOut?.ratioMargin.map { " ± \(share($0))" } ?? ""
       lines.append("Worse than round-to-nearest: \(name(outcome)) (\(share(outcome.heldOut?.ratio ?? 0))\(margin))")
@@ -54,6 +58,50 @@ package struct CalibrationSummary: Sendable {
           + " (\(first.tokens) of \(first.inputs))")
     }
     return lines.joined(separator: "\n")
+  }
+
+  /// The inputs that scaling looked at, each once, in order.
+  private var scalings: [LayerScaling] {
+    var seen: OrderedDictionary<String, LayerScaling> = [:]
+    for scaling in outcomes.compactMap(\.scaling) where seen[scaling.group] == nil { seen[scaling.group] = scaling }
+    return Array(seen.values)
+  }
+
+  private var scaledText: String? {
+    guard !scalings.isEmpty else { return nil }
+    let scaled = scalings.filter { $0.found != nil }
+    var text = "Scaled inputs: \(scaled.count) of \(scalings.count)."
+    let strengths = scaled.compactMap(\.found?.strength).sorted()
+    if let first = strengths.first, let last = strengths.last {
+      text += " Strengths \(first) to \(last), median \(strengths[strengths.count / 2])."
+    }
+    var reasons: OrderedDictionary<String, Int> = [:]
+    for scaling in scalings { if let obstacle = scaling.obstacle { reasons[obstacle, default: 0] += 1 } }
+    for (reason, count) in reasons { text += "\nNot scaled: \(count) inputs: \(reason.printable)" }
+    return text
+  }
+
+  /// The output errors that a folder's report gives, by tensor; of stacked experts the mean. Empty where there is none.
+  static func outputErrors(in folder: FilePath) -> [String: TensorReport.OutputError] {
+    guard let report = try? readJSONObject(folder.appending(fileName)) else { return [:] }
+    var sums: [String: (own: Double, plain: Double, count: Double)] = [:]
+    for layer in report["layers"]?.array ?? [] {
+      guard let name = layer["tensor"]?.string, let own = layer["output_error"]?.double,
+        let plain = layer["output_error_rtn"]?.double
+      else { continue }
+      let sum = sums[name] ?? (0, 0, 0)
+      sums[name] = (sum.own + own, sum.plain + plain, sum.count + 1)
+    }
+    return sums.mapValues { TensorReport.OutputError(own: $0.own / $0.count, plain: $0.plain / $0.count) }
+  }
+
+  /// The names of tensors with scales folded in, where no manifest tells them.
+  static let foldedKey = "folded_tensors"
+
+  /// The tensors of a folder in a runtime's layout whose values are not those of the source, for scales are folded in.
+  static func foldedTensors(in folder: FilePath) -> Set<String> {
+    guard let report = try? readJSONObject(folder.appending(fileName)) else { return [] }
+    return Set((report[foldedKey]?.array ?? []).compactMap(\.string))
   }
 
   private func name(_ outcome: LayerOutcome) -> String {
@@ -81,8 +129,26 @@ package struct CalibrationSummary: Sendable {
             fields["ratio"] = .real(heldOut.ratio)
             fields["ratio_margin_95"] = heldOut.ratioMargin.map { .real($0) } ?? .null
           }
+          if let scaling = outcome.scaling { fields["scale_group"] = .string(scaling.group) }
           return .object(fields)
         }),
+      "scale_groups": .array(scalings.map(\.json)),
     ]
+  }
+}
+
+extension LayerScaling {
+  fileprivate var json: JSONValue {
+    var fields: OrderedDictionary<String, JSONValue> = ["input": .string(group)]
+    if let obstacle { fields["not_scaled"] = .string(obstacle) }
+    guard let found else { return .object(fields) }
+    fields["absorbed_by"] = .array(absorber.map { .string($0) })
+    fields["form"] = .string(found.form.rawValue)
+    fields["strength"] = .real(found.strength)
+    fields["loss_before"] = found.lossBefore.map { .real($0) } ?? .null
+    fields["loss_after"] = found.lossAfter.map { .real($0) } ?? .null
+    fields["smallest_scale"] = .real(Double(factors?.min() ?? 1))
+    fields["largest_scale"] = .real(Double(factors?.max() ?? 1))
+    return .object(fields)
   }
 }

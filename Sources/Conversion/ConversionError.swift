@@ -18,6 +18,7 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
   case outlierOverflow(file: String, tensor: String, index: [Int], value: Float, type: String)
   case otherInputs(file: String, tensor: String, inputs: Int, found: Int)
   case noStatistics(String)
+  case foldedOverflow(tensor: String, value: String)
   case needsModel(method: String, reason: String)
   case nothingToQuantize(String)
   /// What a runtime's layout cannot hold.
@@ -60,6 +61,9 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
     case .noStatistics(let method):
       "\(method): nothing is known of the inputs of any layer, by which it tells outlier features: the layers are stored"
         + " [inputs, outputs], as GPT-2's are, or there was no calibration. Take absmax, which needs none"
+    case .foldedOverflow(let tensor, let value):
+      "tensor '\(tensor.printable)': scaled, it would hold \(value) in its type; exclude the layers that read it from"
+        + " quantization with --exclude, or leave out the scaling"
     case .needsModel(let method, let reason):
       "\(method) runs the model, which cannot be done: \(reason). Methods that need no activations: absmax, zero-point,"
         + " nf4, fp4, hqq"

@@ -79,12 +79,14 @@ package struct Converter: Sendable {
       try output.write(fileBytes(manifest.json), to: PackedManifest.fileName)
     }
     if let summary = CalibrationSummary(outcomes, windows: windows, evidence: plan.evidence) {
-      var json = summary.json
-      if let splits, case .object(var fields) = json {
-        fields["outlier_split"] = splits.json
-        json = .object(fields)
+      var fields = summary.json.object ?? [:]
+      if let splits { fields["outlier_split"] = splits.json }
+      // The manifest tells it of a packed folder; the layouts of runtimes have none.
+      if plan.recipe.layout != nil {
+        let folded = plan.tensors.filter(\.isFolded).map { JSONValue.string($0.source.name) }
+        if !folded.isEmpty { fields[CalibrationSummary.foldedKey] = .array(folded) }
       }
-      try output.write(fileBytes(json), to: CalibrationSummary.fileName)
+      try output.write(fileBytes(.object(fields)), to: CalibrationSummary.fileName)
     }
     splits.map(onSplit)
     return outcomes
@@ -124,8 +126,18 @@ package struct Converter: Sendable {
         .run(onProgress: onProgress, write: writer)
     }
     guard let model = plan.model, let windows, let resources else { return [] }
+    var folded: [UInt8] = []
     return try CalibratedLayers(plan: plan, model: model, windows: windows, resources: resources, workers: workers)
-      .run(onProgress: onProgress, write: writer)
+      .run(
+        onProgress: onProgress,
+        rewrite: { tensor, first, values in
+          if let index = firstNonFinite(values.span) {
+            throw ConversionError.foldedOverflow(tensor: tensor.source.name, value: "\(values[index])")
+          }
+          let count = encodeElements(values, as: tensor.source.entry.type, into: &folded)
+          try targets[tensor.source.fileIndex].write(
+            tensor.source.name, offset: first * tensor.source.entry.type.bitWidth / 8, folded, count)
+        }, write: writer)
   }
 
   private func write(
@@ -173,7 +185,7 @@ package struct Converter: Sendable {
   private func stages(of tensor: Plan.Tensor) -> [Stage] {
     switch tensor.work {
     case .keep: [.write]
-    case .calibrate, .round: []
+    case .calibrate, .round, .rewrite: []
     case .quantize where tensor.layout != nil: []
     case .quantize(let quantizer, _): quantizer.scans.map { .scan($0) } + [.write]
     }
@@ -183,7 +195,7 @@ package struct Converter: Sendable {
     switch tensor.work {
     case .keep: return (tensor.sourceByteCount + Self.copyLength - 1) / Self.copyLength
     case .quantize(_, let tiling): return tiling.tiles
-    case .calibrate, .round: return 0
+    case .calibrate, .round, .rewrite: return 0
     }
   }
 
@@ -209,7 +221,7 @@ package struct Converter: Sendable {
           let facts = states[item.tensor].contents.withLock { $0.facts }
           let elements = tiling.elements(of: item.tile)
           read = try quantize(tensor, quantizer, elements, facts, to: target, &buffers)
-        case .calibrate, .round: return
+        case .calibrate, .round, .rewrite: return
         }
         try progress.add(read)
       case .scan(let scan):

@@ -59,7 +59,7 @@ extension Plan {
       case .quantize(let quantizer, _): schemes[module] = .some(quantizer.encoding.label)
       case .calibrate(let scheme): schemes[module] = .some(scheme.encoding.label)
       case .round(let format): schemes[module] = .some(format.label)
-      case .keep: schemes[module] = .some(nil)
+      case .keep, .rewrite: schemes[module] = .some(nil)
       }
     }
     do {
@@ -83,7 +83,7 @@ extension Plan {
       case .calibrate(let scheme):
         modules.append(LayoutConfiguration.Module(name: module, encoding: scheme.encoding, columns: columns))
       case .round: modules.append(LayoutConfiguration.Module(name: module, encoding: nil, columns: columns))
-      case .keep:
+      case .keep, .rewrite:
         if [.linear, .head, .router].contains(TensorRole(tensor.source.entry)) { unquantized.append(module) }
       }
     }
@@ -159,7 +159,7 @@ extension Converter {
         } catch {
           throw explained(error, tensor.source)
         }
-      case .keep, .calibrate: continue
+      case .keep, .rewrite, .calibrate: continue
       }
       try writeWhole(weight, of: tensor, to: targets)
       try progress.add(tensor.sourceByteCount)

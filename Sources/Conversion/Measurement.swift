@@ -24,6 +24,7 @@ package struct Measurement: Sendable {
     packed = try QuantizedCheckpoint(path)
     tensors = packed.tensors
     self.source = source
+    outputErrors = CalibrationSummary.outputErrors(in: path)
     try requireSameTensors()
   }
 
@@ -58,6 +59,9 @@ package struct Measurement: Sendable {
     var comparesBytes: Bool { !tensor.isQuantized && tensor.type == source.entry.type }
   }
 
+  /// What calibration measured of a tensor's layer: the error of its output.
+  private let outputErrors: [String: TensorReport.OutputError]
+
   private enum Finding: Sendable {
     case sums(PairSums)
     case identical(Bool)
@@ -85,7 +89,10 @@ package struct Measurement: Sendable {
     let isWhole = if case .all = sampling { true } else { weights <= Self.wholeSize }
     let step = isWhole ? 1 : (weights + Self.sampleSize - 1) / Self.sampleSize
     let jobs = tensors.compactMap { tensor in
-      source[tensor.name].map { Job(tensor: tensor, source: $0, parts: Self.parts(of: tensor, $0, step: step)) }
+      // Values with scales folded in are not to be compared with the source's.
+      source[tensor.name].map {
+        Job(tensor: tensor, source: $0, parts: tensor.isFolded ? [] : Self.parts(of: tensor, $0, step: step))
+      }
     }
     let schedule = Schedule(tileCounts: jobs.map { [$0.parts.count] }, files: jobs.map(\.source.fileIndex))
     let total = zip(jobs, jobs).reduce(0) { $0 + $1.0.tensor.byteCount / step }
@@ -98,7 +105,7 @@ package struct Measurement: Sendable {
       try progress.add(job.parts[item.tile].count * (job.comparesBytes ? 1 : job.tensor.type.bitWidth / 8))
     }
     let reports = zip(jobs, findings).map { job, findings in
-      Self.report(job, findings.value.withLock { $0.compactMap { $0 } })
+      report(job, findings.value.withLock { $0.compactMap { $0 } })
     }
     return try modelReport(
       reports.sorted { $0.name.naturallyPrecedes($1.name) }, coverage: isWhole ? .all : .oneTileIn(step))
@@ -136,9 +143,14 @@ package struct Measurement: Sendable {
     return .sums(pairSums(buffers.values.span, buffers.decoded.span))
   }
 
-  private static func report(_ job: Job, _ findings: [Finding]) -> TensorReport {
+  private func report(_ job: Job, _ findings: [Finding]) -> TensorReport {
     let outcome: TensorReport.Outcome
-    if let label = job.tensor.label {
+    if job.tensor.isFolded {
+      outcome = .folded(
+        scheme: job.tensor.label,
+        reason: job.tensor.isQuantized ? "quantized with scales folded in" : job.tensor.reasonToKeep,
+        outputErrors[job.tensor.name])
+    } else if let label = job.tensor.label {
       var sums = PairSums()
       var largestElement = 0
       for (part, finding) in zip(job.parts, findings) {

@@ -15,6 +15,8 @@ package struct Plan: Sendable {
     /// To floats of a runtime's own kind.
     case round(FloatRounding)
     case keep(reason: String)
+    /// Stored as it was, with other values: a scale is folded into it.
+    case rewrite(reason: String)
   }
 
   package struct Tensor: Sendable {
@@ -23,6 +25,8 @@ package struct Plan: Sendable {
     package let members: [PackedFormat.Member]
     /// How a quantized weight is laid down for a runtime; nil in our own format.
     package var layout: (any WeightLayout)?
+    /// Whether scales are folded into it, so that its values are not those of the source.
+    package var isFolded = false
 
     package var sourceByteCount: Int { source.entry.bytes.count }
     package var storedByteCount: Int { members.reduce(0) { $0 + $1.specification.byteCount } }
@@ -62,6 +66,8 @@ package struct Plan: Sendable {
     }
     let unmatched = recipe.unmatchedPatterns(among: source.tensors.map(\.name))
     guard unmatched.isEmpty else { throw RecipeError.unmatched(unmatched) }
+    try Self.requireScalable(recipe)
+    if evidence != nil, recipe.inputScaling != nil { throw RecipeError.scalingNeedsModel }
     model = recipe.needsCalibration && evidence == nil ? try Self.model(of: source, recipe) : nil
     var calibrated = try model.map { try Self.calibratedTensors($0, recipe) } ?? []
     if let evidence, recipe.needsCalibration { calibrated = try evidence.calibratedTensors(of: source) }
@@ -78,7 +84,7 @@ package struct Plan: Sendable {
         let specification = TensorSpecification(name: entry.name, type: entry.type, shape: entry.shape)
         let member = PackedFormat.Member(role: .data, specification: specification)
         tensors.append(Tensor(source: tensor, work: .keep(reason: reason), members: [member]))
-      case .quantize(let scheme) where scheme.method.isCalibrated && calibrated.contains(entry.name):
+      case .quantize(let scheme) where recipe.isCalibrated(scheme) && calibrated.contains(entry.name):
         tensors.append(
           Tensor(
             source: tensor, work: .calibrate(scheme),
@@ -117,7 +123,7 @@ package struct Plan: Sendable {
     if let layout = recipe.layout { try Self.checkLayout(layout, of: source, tensors) }
     self.source = source
     self.recipe = recipe
-    self.tensors = tensors
+    self.tensors = Self.folding(tensors, recipe, model, nonFinite)
     self.withoutEvidence = withoutEvidence
     codebooks = Array(books)
     sideFiles = try SideFiles(of: source)
@@ -158,7 +164,7 @@ package struct Plan: Sendable {
     do {
       return try Model(source, configuration: source.configuration)
     } catch {
-      throw ConversionError.needsModel(method: recipe.options.method?.rawValue ?? "gptq", reason: error.description)
+      throw ConversionError.needsModel(method: recipe.calibratedName, reason: error.description)
     }
   }
 
@@ -174,7 +180,7 @@ package struct Plan: Sendable {
       }.map(\.weight))
     guard !names.isEmpty else {
       throw .needsModel(
-        method: recipe.options.method?.rawValue ?? "gptq",
+        method: recipe.calibratedName,
         reason:
           "the layers of a \(model.description.modelType) model are stored [inputs, outputs], and groups along the"
           + " outputs have no evidence of their own")
@@ -216,9 +222,10 @@ package struct Plan: Sendable {
 
   /// Whether some tensors are split by outlier features, though perhaps none was found.
   var hasSplits: Bool {
-    tensors.contains {
-      if case .quantize(let quantizer, _) = $0.work { quantizer.scheme.method.needsStatistics } else { false }
-    }
+    recipe.layout == nil
+      && tensors.contains {
+        if case .quantize(let quantizer, _) = $0.work { quantizer.scheme.method.needsStatistics } else { false }
+      }
   }
 
   // MARK: The texts of the output
@@ -245,7 +252,7 @@ package struct Plan: Sendable {
       records: tensors.map { tensor in
         PackedManifest.Record(
           name: tensor.source.name, shape: tensor.source.entry.shape, type: tensor.source.entry.type,
-          file: files[tensor.source.fileIndex].name, fate: tensor.work.fate, members: tensor.members.map(stored))
+          file: files[tensor.source.fileIndex].name, fate: tensor.fate, members: tensor.members.map(stored))
       })
   }
 
@@ -314,16 +321,27 @@ extension Plan.Tensor {
 }
 
 extension Plan.Work {
-  package var isQuantized: Bool { if case .keep = self { false } else { true } }
-  var isCalibrated: Bool { if case .calibrate = self { true } else { false } }
-
-  fileprivate var fate: PackedManifest.Fate {
+  package var isQuantized: Bool {
     switch self {
-    case .keep(let reason): .kept(reason: reason)
+    case .keep, .rewrite: false
+    case .quantize, .calibrate, .round: true
+    }
+  }
+  var isCalibrated: Bool { if case .calibrate = self { true } else { false } }
+}
+
+extension Plan.Tensor {
+  fileprivate var fate: PackedManifest.Fate {
+    switch work {
+    case .keep(let reason): return .kept(reason: reason)
+    case .rewrite(let reason): return .folded(reason: reason)
     // Such tensors go to a runtime's layout alone, which has no manifest.
-    case .round(let format): .kept(reason: format.label)
-    case .quantize(let quantizer, _): .quantized(quantizer.encoding, scheme: quantizer.scheme.json)
-    case .calibrate(let scheme): .quantized(scheme.encoding, scheme: scheme.json)
+    case .round(let format): return .kept(reason: format.label)
+    case .quantize(let quantizer, _): return .quantized(quantizer.encoding, scheme: quantizer.scheme.json)
+    case .calibrate(let scheme):
+      var fields = scheme.json
+      if isFolded { fields["folded"] = true }
+      return .quantized(scheme.encoding, scheme: fields)
     }
   }
 }

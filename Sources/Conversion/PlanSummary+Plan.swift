@@ -14,7 +14,7 @@ extension PlanSummary {
         case .quantize(let quantizer, _): scheme = quantizer.encoding.label
         case .round(let format): scheme = format.label
         case .calibrate(let own): scheme = "\(own.method.rawValue) \(own.encoding.label)"
-        case .keep(let why): reason = why
+        case .keep(let why), .rewrite(let why): reason = why
         }
         return Tensor(
           name: entry.name, shape: entry.shape, type: entry.type, scheme: scheme, reason: reason,

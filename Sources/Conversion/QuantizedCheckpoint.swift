@@ -38,6 +38,8 @@ enum QuantizedCheckpoint: Sendable {
     /// How it is quantized, in words; nil if it is kept.
     let label: String?
     let reasonToKeep: String
+    /// Whether scales are folded into it, so that its values are not those of the source.
+    let isFolded: Bool
     let storedByteCount: Int
     fileprivate let content: Content
 
@@ -61,19 +63,24 @@ enum QuantizedCheckpoint: Sendable {
   var tensors: [Tensor] {
     switch self {
     case .packed(let packed):
-      packed.manifest.records.map { record in
+      return packed.manifest.records.map { record in
         var reason = ""
         if case .kept(let why) = record.fate { reason = why }
+        if case .folded(let why) = record.fate { reason = why }
         return Tensor(
           name: record.name, shape: record.shape, type: record.type, file: record.file, label: record.encoding?.label,
-          reasonToKeep: reason, storedByteCount: record.storedByteCount, content: .packed(record))
+          reasonToKeep: reason, isFolded: record.isFolded, storedByteCount: record.storedByteCount,
+          content: .packed(record))
       }
     case .layout(let layout):
-      layout.records.map { record in
-        Tensor(
+      let folded = CalibrationSummary.foldedTensors(in: layout.checkpoint.folder)
+      return layout.records.map { record in
+        let isFolded = folded.contains(record.name)
+        return Tensor(
           name: record.name, shape: record.shape, type: record.type,
           file: layout.checkpoint.files[record.fileIndex].path.lastComponent?.string ?? "", label: record.label,
-          reasonToKeep: "not quantized", storedByteCount: record.storedByteCount, content: .layout(record))
+          reasonToKeep: isFolded ? "not quantized, with scales folded in" : "not quantized", isFolded: isFolded,
+          storedByteCount: record.storedByteCount, content: .layout(record))
       }
     }
   }

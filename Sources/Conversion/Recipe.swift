@@ -23,9 +23,10 @@ package struct SchemeOptions: Hashable, Sendable {
   }
 
   /// The search that measures best with the importance of columns; nil for methods that have their own.
-  fileprivate var bestWeighedSearch: ScaleSearch? {
-    switch method ?? .nf4 {
-    case .absmax: granularity == .tensor ? .mse : .signedMSE
+  fileprivate func bestWeighedSearch(for layout: RuntimeLayout?) -> ScaleSearch? {
+    let takesNegative = layout?.rules.allowsNegativeScales ?? true
+    return switch fitted(to: layout).method ?? .nf4 {
+    case .absmax: granularity == .tensor || !takesNegative ? .mse : .signedMSE
     case .zeroPoint, .nf4, .fp4: .mse
     default: nil
     }
@@ -54,7 +55,8 @@ extension SchemeOptions {
       switch layout {
       case .packQuantized, .intQuantized: result.method = .absmax
       case .gptq, .gptqV2: result.method = .gptq
-      case .awq, .mlx: result.method = .zeroPoint
+      case .awq: result.method = .awq
+      case .mlx: result.method = .zeroPoint
       case .bitsandbytes, .floatQuantized, .mxfp4, .nvfp4: break
       }
       if layout != .intQuantized, result.method != nil {
@@ -64,7 +66,9 @@ extension SchemeOptions {
     }
     let isInt8 = result.method == .absmax && (layout == .intQuantized || layout == .bitsandbytes)
     if isInt8 { result.scaleType = scaleType ?? .f32 }
-    if result.method == .gptq, !layout.rules.allowsNegativeScales { result.scaleSearch = scaleSearch ?? .mse }
+    if result.method?.isCalibrated ?? false, !layout.rules.allowsNegativeScales {
+      result.scaleSearch = scaleSearch ?? .mse
+    }
     return result
   }
 }
@@ -110,20 +114,23 @@ package struct Recipe: Hashable, Sendable {
   package var overrides: [Override] = []
   package var nonFinite = NonFinitePolicy.refuse
   package var calibration = CalibrationOptions()
+  /// How inputs are scaled before their layers are quantized, if it was asked for.
+  package var scaling: Scaling?
 
   package init() {}
 
   /// Whether a tensor may ask for a method that runs the model.
   package var needsCalibration: Bool {
-    ([options.fitted(to: layout).method] + overrides.map(\.options.method)).contains { $0?.isCalibrated ?? false }
+    inputScaling != nil || methods.contains(where: \.isCalibrated)
   }
 
   /// Whether a tensor may be quantized tile by tile by what is known of its inputs: E[x²], for a search for scales, or
   /// which features are outliers.
   package var needsStatistics: Bool {
     schemes.contains { scheme in
-      scheme.method.needsStatistics
-        || calibration.weighsScales && !scheme.method.isCalibrated && scheme.scaleSearch != .none
+      // A runtime's layout has no place for outlier columns.
+      scheme.method.needsStatistics && layout == nil
+        || calibration.weighsScales && inputScaling == nil && !scheme.method.isCalibrated && scheme.scaleSearch != .none
     }
   }
 
@@ -132,19 +139,31 @@ package struct Recipe: Hashable, Sendable {
   package mutating func weighScales() throws(RecipeError) {
     calibration.weighsScales = true
     let isChosen = options.scaleSearch != nil
-    if !isChosen { options.scaleSearch = options.bestWeighedSearch }
+    if !isChosen { options.scaleSearch = options.bestWeighedSearch(for: layout) }
     for index in overrides.indices where overrides[index].options.scaleSearch == nil {
       let merged = options.changed(by: overrides[index].options)
       guard !isChosen || merged.scaleSearch == nil else { continue }
-      overrides[index].options.scaleSearch = merged.bestWeighedSearch
+      overrides[index].options.scaleSearch = merged.bestWeighedSearch(for: layout)
     }
     guard needsCalibration || needsStatistics else { throw .evidenceUnused }
   }
 
   /// Every scheme that a tensor may get; options that make none are left out.
   private var schemes: [WeightScheme] {
-    ([options] + overrides.map { options.changed(by: $0.options) }).compactMap { try? $0.scheme() }
+    layout?.floatRounding == nil ? allOptions.compactMap { try? $0.scheme() } : []
   }
+
+  private var allOptions: [SchemeOptions] {
+    ([options] + overrides.map { options.changed(by: $0.options) }).map { $0.fitted(to: layout) }
+  }
+
+  /// How inputs are scaled: as asked, or as AWQ does it.
+  package var inputScaling: Scaling? { scaling ?? (methods.contains(.awq) ? .activationAware : nil) }
+
+  /// Whether a method needs evidence layer after layer, not of a block at once.
+  var needsLayerEvidence: Bool { methods.contains(.gptq) }
+
+  private var methods: [Quantization.Method] { allOptions.compactMap(\.method) }
 
   /// What is to become of a tensor.
   package enum Decision: Hashable, Sendable {
@@ -202,7 +221,10 @@ package struct Recipe: Hashable, Sendable {
         return .object(pattern.merging(fields(override.options)) { $1 })
       })
     members["allow_nonfinite"] = .string(nonFinite.rawValue)
-    if needsCalibration || needsStatistics { members["calibration"] = calibration.json }
+    if needsCalibration || needsStatistics {
+      members["calibration"] = calibration.json(usesLayerEvidence: needsLayerEvidence)
+    }
+    if let inputScaling { members["scaling"] = inputScaling.json }
     return .object(members)
   }
 }
@@ -212,13 +234,24 @@ package enum RecipeError: Error, Hashable, CustomStringConvertible {
   case scheme(pattern: String?, SchemeError)
   case unmatched([String])
   case evidenceUnused
+  case scalingNeedsModel
+  case scaling(String, method: Quantization.Method)
+  case scalesAlready(method: Quantization.Method)
 
   package var description: String {
     switch self {
     case .scheme(let pattern, let error): (pattern.map { "override '\($0)': " } ?? "") + error.description
+    case .scalingNeedsModel:
+      "awq and --scaling fold scales into the model while it runs, which evidence from a file cannot stand in for: give"
+        + " --calibration, or take gptq, absmax or zero-point"
     case .evidenceUnused:
-      "calibration text or evidence is given, but nothing in this recipe uses it: hqq chooses its own ranges, and"
-        + " --scale-search none weighs nothing; leave it out, or choose another method or search"
+      "calibration text or evidence is given, but nothing in this recipe uses it: hqq chooses its own ranges,"
+        + " layouts of floats have theirs, and --scale-search none weighs nothing; leave it out, or choose another method or search"
+    case .scaling(let name, let method):
+      "scaling '\(name)' goes in front of absmax and zero-point in rows or groups, gptq and awq; \(method.rawValue) with"
+        + " these options does not take it"
+    case .scalesAlready(let method):
+      "\(method.rawValue) is a scaling itself, followed by rounding: leave out --scaling, or take absmax, zero-point or gptq"
     case .unmatched(let patterns):
       "no tensor matches \(patterns.map { "'\($0)'" }.joined(separator: ", ")); `convert-model inspect` lists the names"
     }
@@ -236,6 +269,15 @@ extension WeightScheme {
     fields["double_quantization"] = .bool(doubleQuantization)
     if method.isCalibrated { fields["symmetric"] = .bool(isSymmetric) }
     return fields
+  }
+}
+
+extension Scaling {
+  fileprivate var json: JSONValue {
+    switch self {
+    case .activationAware: ["method": .string(name)]
+    case .smooth(let strength): ["method": .string(name), "strength": strength.map { .real($0) } ?? "search"]
+    }
   }
 }
 

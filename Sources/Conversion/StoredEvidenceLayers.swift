@@ -112,6 +112,8 @@ extension QuantizationError {
     case .notFinite(let element, let value): .notFinite(element: first + element, value: value)
     case .scaleOverflow(let element, let scale, let type):
       .scaleOverflow(element: first + element, scale: scale, type: type)
+    case .outlierOverflow(let element, let value, let type):
+      .outlierOverflow(element: first + element, value: value, type: type)
     }
   }
 }

@@ -34,6 +34,9 @@ struct Convert: ParsableCommand {
           convert-model SOURCE -o OUT -m absmax -b 4 --calibration text.txt
         From evidence that `calibrate` wrote, without running the model:
           convert-model SOURCE -o OUT -m gptq -b 4 --evidence evidence.safetensors
+        4 bits by AWQ; 8-bit weights behind inputs smoothed for 8-bit activations:
+          convert-model SOURCE -o OUT -m awq --calibration text.txt
+          convert-model SOURCE -o OUT -m absmax --scaling smooth --calibration text.txt
         The output head too, and one kind of layer in 8 bits:
           convert-model SOURCE -o OUT --include lm_head.weight \\
             --override '*.down_proj.weight: method=absmax, bits=8'
@@ -176,6 +179,10 @@ struct Convert: ParsableCommand {
     recipe.overrides = choice.override
     recipe.nonFinite = choice.allowNonfinite
     recipe.calibration = try calibration.options()
+    recipe.scaling = calibration.scalingRecipe
+    if calibration.scaling == ScalingChoice.none, recipe.inputScaling != nil {
+      throw ValidationError("--scaling none: awq is a scaling; take zero-point or absmax for plain rounding")
+    }
     do {
       _ = try recipe.options.fitted(to: layout).scheme()
       for override in recipe.overrides {

@@ -11,7 +11,7 @@ struct SchemeArguments: ParsableArguments {
   @Option(
     name: [.short, .long],
     help: ArgumentHelp(
-      "absmax, zero-point, nf4, fp4, hqq, gptq or llm-int8. (default: nf4)",
+      "absmax, zero-point, nf4, fp4, hqq, gptq, awq or llm-int8. (default: nf4)",
       discussion: Quantization.Method.allCases.map { "\($0.rawValue): \($0.summary)" }.joined(separator: "\n"),
       valueName: "method"))
   var method: Quantization.Method?
@@ -40,7 +40,9 @@ struct SchemeArguments: ParsableArguments {
       valueName: "search"))
   var scaleSearch: ScaleSearch?
 
-  @Flag(inversion: .prefixedNo, help: "Codes around zero, or with zero points; for gptq. (default: symmetric)")
+  @Flag(
+    inversion: .prefixedNo,
+    help: "Codes around zero, or with zero points; for gptq and awq. (default: symmetric for gptq, not for awq)")
   var symmetric: Bool?
 
   @Flag(help: "Store the scales of nf4 and fp4 in 8 bits (4.127 instead of 4.5 bits per weight).")
@@ -184,9 +186,21 @@ struct CalibrationArguments: ParsableArguments {
     help: ArgumentHelp(
       """
       How layers make up for what quantized ones before them changed, by the original model, which runs along: 'layer' \
-      sets each to what gives the original's outputs, 'columns' corrects within GPTQ (GPTAQ), 'none' does not.
+      sets each to what gives the original's outputs, 'columns' corrects within GPTQ (GPTAQ), 'none' does not. (default: layer for gptq, else none)
       """, valueName: "way"))
-  var outputCorrection = OutputCorrection.layer
+  var outputCorrection: OutputCorrection?
+
+  @Option(
+    help: ArgumentHelp(
+      "Scale inputs of layers before they are quantized, folded into the weights around: 'awq', 'smooth' (SmoothQuant) or"
+        + " 'none'. For absmax, zero-point, gptq. (default: awq for awq, else none)", valueName: "scaling"))
+  var scaling: ScalingChoice?
+
+  @Option(
+    help: ArgumentHelp(
+      "Smoothing: the share of outliers that moves into weights, from 0 to 1, or 'search' per input. (default: 0.5)",
+      valueName: "strength"))
+  var smoothingStrength: SmoothingStrength?
 
   @Flag(help: "Give layers the inputs of the original model, not those that quantized layers before them give.")
   var parallelEvidence = false
@@ -201,7 +215,7 @@ struct CalibrationArguments: ParsableArguments {
     options.dampening = dampening
     options.order = activationOrder ? .activation : .natural
     options.usesOriginalInputs = parallelEvidence
-    options.correction = parallelEvidence ? .none : outputCorrection
+    options.correction = parallelEvidence ? OutputCorrection.none : outputCorrection
     options.sweeps = sweeps
     options.fallsBack = fallbackRtn
     return options
@@ -217,10 +231,42 @@ struct CalibrationArguments: ParsableArguments {
     guard (0...CalibrationWindows.Options.windowLimit).contains(heldOut) else {
       throw ValidationError("--held-out \(heldOut): from 0")
     }
+    if smoothingStrength != nil, scaling != .smooth {
+      throw ValidationError("--smoothing-strength is for --scaling smooth")
+    }
     if let dampening, !(dampening > 0 && dampening <= GPTQ.largestDampening) {
       throw ValidationError("--dampening \(dampening): above 0, at most \(GPTQ.largestDampening)")
     }
     guard (0...1000).contains(sweeps) else { throw ValidationError("--sweeps \(sweeps): 0 to 1000") }
+  }
+}
+
+enum ScalingChoice: String, ExpressibleByArgument {
+  case awq, smooth, none
+}
+
+/// A number from 0 to 1, or a search.
+struct SmoothingStrength: ExpressibleByArgument, Hashable {
+  /// nil: searched.
+  let value: Double?
+
+  init?(argument: String) {
+    if argument == "search" {
+      value = nil
+      return
+    }
+    guard let number = Double(argument), (0...1).contains(number) else { return nil }
+    value = number
+  }
+}
+
+extension CalibrationArguments {
+  var scalingRecipe: Scaling? {
+    switch scaling {
+    case .awq: .activationAware
+    case .smooth: .smooth(strength: smoothingStrength.map(\.value) ?? SmoothingScales.usualStrength)
+    case ScalingChoice.none?, nil: nil
+    }
   }
 }
 

@@ -3,12 +3,12 @@ import Kernels
 /// The weights of one block in memory, as float32.
 package struct BlockWeights: Sendable {
   package struct Expert: Sendable {
-    package let input: LoadedLinear
-    package let output: LoadedLinear
+    package internal(set) var input: LoadedLinear
+    package internal(set) var output: LoadedLinear
   }
 
   package struct Norms: Sendable {
-    package let before: LoadedNorm?
+    package internal(set) var before: LoadedNorm?
     package let after: LoadedNorm?
     package let onSum: LoadedNorm?
 
@@ -19,17 +19,17 @@ package struct BlockWeights: Sendable {
     }
   }
 
-  package let attentionInput: LoadedLinear
-  package let attentionOutput: LoadedLinear
+  package internal(set) var attentionInput: LoadedLinear
+  package internal(set) var attentionOutput: LoadedLinear
   package let queryNorm: LoadedNorm?
   package let keyNorm: LoadedNorm?
-  package let attentionNorms: Norms
+  package internal(set) var attentionNorms: Norms
   /// `[heads, buckets]`.
   package let relativeBias: [[Float]]?
-  package let feedForwardNorms: Norms
-  package let router: LoadedLinear?
+  package internal(set) var feedForwardNorms: Norms
+  package internal(set) var router: LoadedLinear?
   /// One, or the experts of a mixture.
-  package let feedForward: [Expert]
+  package internal(set) var feedForward: [Expert]
 
   package init(_ block: BlockDescription, _ loader: WeightLoader) throws {
     attentionInput = try loader.projection(block.attention.input)

@@ -131,6 +131,16 @@ package enum FeedForwardDescription: Hashable, Sendable {
   /// output(activation(input)).
   case plain(input: LinearDescription, output: LinearDescription, Activation)
   case mixture(MixtureDescription)
+
+  /// The experts; a layer that is no mixture is one.
+  package var experts: [ExpertDescription] {
+    switch self {
+    case .gated(let input, let output, _): [ExpertDescription(input: input, output: output)]
+    case .plain(let input, let output, _):
+      [ExpertDescription(input: ProjectionDescription([input]), output: output)]
+    case .mixture(let mixture): mixture.experts
+    }
+  }
 }
 
 /// A branch of a block and the norms around it.

@@ -5,7 +5,7 @@ import Kernels
 package struct LoadedLinear: Sendable {
   /// `[outputs, inputs]`; of layers in `integers` their codes.
   package let weight: Matrix
-  package let bias: [Float]?
+  package internal(set) var bias: [Float]?
   /// How the product is made where some of the layers are integers; nil: all are float32.
   let integers: IntegerProjection?
 }

@@ -33,6 +33,14 @@ package struct PackedManifest: Sendable {
     package var bitsPerWeight: Double {
       elementCount > 0 ? Double(storedByteCount) * 8 / Double(elementCount) : 0
     }
+    /// Whether scales are folded into it, so that its values are not those of the source.
+    package var isFolded: Bool {
+      switch fate {
+      case .kept: false
+      case .folded: true
+      case .quantized(_, let scheme): scheme["folded"]?.bool ?? false
+      }
+    }
     package var encoding: WeightEncoding? {
       if case .quantized(let encoding, _) = fate { encoding } else { nil }
     }
@@ -43,6 +51,8 @@ package struct PackedManifest: Sendable {
     /// `scheme`: how it was made, for people and reports; decoding needs the encoding alone.
     case quantized(WeightEncoding, scheme: OrderedDictionary<String, JSONValue>)
     case kept(reason: String)
+    /// Stored under its own name and in its type, with scales folded into its values.
+    case folded(reason: String)
   }
 
   package struct StoredMember: Hashable, Sendable {
@@ -156,6 +166,9 @@ extension PackedManifest.Record {
     case .kept(let reason):
       fields["bucket"] = "kept"
       fields["reason"] = .string(reason)
+    case .folded(let reason):
+      fields["bucket"] = "folded"
+      fields["reason"] = .string(reason)
     }
     fields["source_bytes"] = .integer(sourceByteCount)
     fields["stored_bytes"] = .integer(storedByteCount)
@@ -258,13 +271,18 @@ private struct ManifestReader {
     let fate: PackedManifest.Fate
     switch value["bucket"]?.string {
     case "kept": fate = .kept(reason: value["reason"]?.string ?? "")
+    case "folded":
+      guard type.isFullPrecision else {
+        throw fault("bucket", "'kept' for a tensor of this dtype", tensor: name)
+      }
+      fate = .folded(reason: value["reason"]?.string ?? "")
     case "quantized":
       guard type.isFullPrecision, shape.allSatisfy({ $0 > 0 }) else {
         throw fault("bucket", "'kept' for a tensor of this dtype or without elements", tensor: name)
       }
       fate = .quantized(
         try encoding(value["encoding"], width: shape.last ?? 1, tensor: name), scheme: value["scheme"]?.object ?? [:])
-    default: throw fault("bucket", "'quantized' or 'kept'", tensor: name)
+    default: throw fault("bucket", "'quantized', 'kept' or 'folded'", tensor: name)
     }
     let record = PackedManifest.Record(
       name: name, shape: shape, type: type, file: output, fate: fate, members: members)

@@ -56,6 +56,15 @@ package struct Hessian: Sendable {
     tokens += other.tokens
   }
 
+  /// The evidence of the same tokens with each feature multiplied: D·H·D.
+  package func scaled(by factors: [Float], workers: Int) -> Hessian {
+    var result = Hessian(dimension: dimension)
+    Kernels.add(sum, to: result.sum, workers: workers)
+    scaleSymmetrically(result.sum, by: factors, workers: workers)
+    result.tokens = tokens
+    return result
+  }
+
   /// Σ x² of each column.
   package var diagonal: [Float] {
     (0..<dimension).map { index in sum.readRows(index..<(index + 1)) { $0[index] } }

@@ -13,7 +13,7 @@ package struct WeightScheme: Hashable, Sendable {
   package let scaleSearch: ScaleSearch
   /// Store the scales of NF4 and FP4 in eight bits, in blocks of 256 (QLoRA, arXiv 2305.14314, section 3).
   package let doubleQuantization: Bool
-  /// Codes around zero, without a stored zero point. Chosen for GPTQ; the other methods are one or the other.
+  /// Codes around zero, without a stored zero point. Chosen for GPTQ and AWQ; the other methods are one or the other.
   package let isSymmetric: Bool
 
   /// What is left nil takes the method's usual value.
@@ -21,7 +21,8 @@ package struct WeightScheme: Hashable, Sendable {
     method: Method, bits: Int? = nil, granularity: Granularity? = nil, scaleType: ElementType? = nil,
     scaleSearch: ScaleSearch? = nil, doubleQuantization: Bool = false, isSymmetric: Bool? = nil
   ) throws(SchemeError) {
-    let scaleSearch = scaleSearch ?? (method == .gptq ? (isSymmetric ?? true ? .signedMSE : .mse) : .none)
+    let symmetry = isSymmetric ?? method.isUsuallySymmetric
+    let scaleSearch = scaleSearch ?? (method.isCalibrated ? (symmetry ? .signedMSE : .mse) : .none)
     let bits = bits ?? method.usualBits
     let granularity = granularity ?? method.usualGranularity(bits: bits)
     guard method.bitRange.contains(bits) else { throw .bits(bits, method: method) }
@@ -33,7 +34,7 @@ package struct WeightScheme: Hashable, Sendable {
     } else if method.isCodebook {
       throw .needsBlocks(method: method)
     }
-    if method == .hqq || method == .gptq, granularity == .tensor { throw .needsGroups(method: method) }
+    if method == .hqq || method.isCalibrated, granularity == .tensor { throw .needsGroups(method: method) }
     if method == .llmInt8, granularity != .row { throw .needsRows(method: method) }
     if method == .hqq, scaleSearch != .none { throw .searchNotUsed(method: method) }
     if doubleQuantization, !method.isCodebook { throw .doubleQuantization(method: method) }
@@ -46,7 +47,7 @@ package struct WeightScheme: Hashable, Sendable {
     self.scaleType = scaleType
     self.scaleSearch = scaleSearch
     self.doubleQuantization = doubleQuantization
-    self.isSymmetric = method == .gptq ? isSymmetric ?? true : method == .absmax || method == .llmInt8
+    self.isSymmetric = method.isCalibrated ? symmetry : method.isUsuallySymmetric
     if scaleSearch == .signedMSE, !self.isSymmetric || granularity == .tensor { throw .signedSearch(method: method) }
     if let isSymmetric, isSymmetric != self.isSymmetric {
       throw .symmetry(method: method, symmetric: isSymmetric)
@@ -56,7 +57,7 @@ package struct WeightScheme: Hashable, Sendable {
   /// The scheme without calibration whose codes and ranges have the same form: what a calibrated method starts from, and
   /// what a tensor gets that cannot be calibrated.
   package var rounding: WeightScheme {
-    guard method == .gptq || method == .llmInt8 else { return self }
+    guard method.isCalibrated || method == .llmInt8 else { return self }
     return WeightScheme(self, method: isSymmetric ? .absmax : .zeroPoint, scaleSearch: scaleSearch)
   }
 
@@ -78,7 +79,7 @@ package struct WeightScheme: Hashable, Sendable {
     let levels: WeightEncoding.Levels =
       switch method {
       case .absmax, .llmInt8: .affine(.middle)
-      case .gptq: .affine(isSymmetric ? .middle : .integer)
+      case .gptq, .awq: .affine(isSymmetric ? .middle : .integer)
       case .zeroPoint: .affine(.integer)
       case .hqq: .affine(.float)
       case .nf4: .codebook(.nf4)
@@ -107,10 +108,16 @@ package enum Method: String, CaseIterable, Hashable, Sendable {
   case fp4
   case hqq
   case gptq
+  case awq
   case llmInt8 = "llm-int8"
 
   /// Whether the method looks at the inputs of layers, so that the model must be run.
-  package var isCalibrated: Bool { self == .gptq }
+  package var isCalibrated: Bool { self == .gptq || self == .awq }
+
+  /// Whether its codes are integers whose inputs may be scaled first.
+  package var takesScaledInputs: Bool { isCalibrated || self == .absmax || self == .zeroPoint }
+
+  var isUsuallySymmetric: Bool { self == .gptq || self == .absmax || self == .llmInt8 }
 
   /// Whether the method needs statistics of the inputs of each layer, from which outlier features are told.
   package var needsStatistics: Bool { self == .llmInt8 }
@@ -126,6 +133,8 @@ package enum Method: String, CaseIterable, Hashable, Sendable {
     case .fp4: "4-bit float (bitsandbytes' table)"
     case .gptq:
       "integers chosen column by column so that later ones make up for the errors of earlier ones; runs the model"
+    case .awq:
+      "integers rounded to nearest after large inputs were scaled to count more, in clipped ranges; runs the model"
     case .llmInt8:
       "LLM.int8(): 8-bit rows by absmax, with the columns of outlier input features kept in 16 bits; runs the model"
     case .hqq: "half-quadratic quantization: asymmetric, zero points fitted to an lp norm (p < 1) of the error"
@@ -139,7 +148,7 @@ package enum Method: String, CaseIterable, Hashable, Sendable {
   func usualGranularity(bits: Int) -> Granularity {
     switch self {
     case .nf4, .fp4, .hqq: .group(64)
-    case .absmax, .zeroPoint, .gptq, .llmInt8: bits == 8 ? .row : .group(128)
+    case .absmax, .zeroPoint, .gptq, .awq, .llmInt8: bits == 8 ? .row : .group(128)
     }
   }
 }
@@ -196,11 +205,11 @@ package enum SchemeError: Error, Hashable, CustomStringConvertible {
     case .needsRows(let method): "\(method.rawValue) has one scale per row: leave out the group size"
     case .searchNotUsed(let method): "\(method.rawValue) chooses its own ranges: leave out the scale search"
     case .signedSearch(let method):
-      "scale search mse-signed is for symmetric codes (absmax, gptq) in rows or groups, not for this \(method.rawValue);"
+      "scale search mse-signed is for symmetric codes (absmax, gptq, awq) in rows or groups, not for this \(method.rawValue);"
         + " take mse"
     case .symmetry(let method, let symmetric):
       "\(method.rawValue) is not \(symmetric ? "symmetric" : "asymmetric"); absmax is symmetric, zero-point is not, gptq"
-        + " can be either"
+        + " and awq can be either"
     case .doubleQuantization(let method):
       "double quantization is for nf4 and fp4, whose scales are 32-bit; \(method.rawValue) can store 16-bit ones"
         + " (scale type f16 or bf16)"

@@ -10,6 +10,7 @@ extension ModelReport {
     var totals: OrderedDictionary<String, JSONValue> = [
       "quantized_tensors": .integer(quantized.count),
       "kept_tensors": .integer(kept.count),
+      "folded_tensors": .integer(folded.count),
       "source_file_bytes": .integer(sourceFileBytes),
       "stored_file_bytes": .integer(storedFileBytes),
       "tensor_bytes": .integer(tensors.reduce(0) { $0 + $1.storedByteCount }),
@@ -17,8 +18,8 @@ extension ModelReport {
       "header_bytes": .integer(headerBytes),
       "compression_ratio": .real(compressionRatio),
     ]
-    if let error = relativeError, let bits = quantizedBitsPerWeight {
-      totals["bits_per_quantized_weight"] = .real(bits)
+    if let bits = quantizedBitsPerWeight { totals["bits_per_quantized_weight"] = .real(bits) }
+    if let error = relativeError {
       totals["relative_error"] = .real(error)
       totals["sqnr_db"] = .real(Self.decibels(error))
     }
@@ -57,6 +58,14 @@ extension TensorReport {
       fields["bucket"] = "kept"
       fields["reason"] = .string(reason)
       fields["identical"] = .bool(isIdentical)
+    case .folded(let scheme, let reason, let error):
+      fields["bucket"] = scheme == nil ? "folded" : "quantized"
+      fields["folded"] = true
+      if let scheme { fields["scheme"] = .string(scheme) } else { fields["reason"] = .string(reason) }
+      if let error {
+        fields["output_error"] = .real(error.own)
+        fields["output_error_rtn"] = .real(error.plain)
+      }
     }
     fields["source_bytes"] = .integer(sourceByteCount)
     fields["stored_bytes"] = .integer(storedByteCount)

@@ -6,8 +6,11 @@ extension ModelReport {
   package func text(path: String) -> String {
     var parts = [headline(path: path)]
     if !quantized.isEmpty {
-      parts.append("Quantized\n" + Self.errorTable(quantized))
-      if quantized.count > 10 { parts.append("Worst ten by relative error\n" + Self.errorTable(worst(10))) }
+      let measured = quantized.filter { !$0.isFolded }
+      let folded = quantized.filter(\.isFolded)
+      if !measured.isEmpty { parts.append("Quantized\n" + Self.errorTable(measured)) }
+      if !folded.isEmpty { parts.append(Self.foldedTitle + Self.foldedTable(folded)) }
+      if measured.count > 10 { parts.append("Worst ten by relative error\n" + Self.errorTable(worst(10))) }
     }
     if !kept.isEmpty {
       let rows = kept.map { report in
@@ -25,7 +28,7 @@ extension ModelReport {
   /// A few lines, for the end of a conversion.
   package func shortText(path: String, seconds: Double) -> String {
     var lines = [headline(path: path)]
-    if quantized.count > 1 {
+    if !worst(2).isEmpty, quantized.count > 1 {
       let worst = worst(3).map {
         "\($0.name.printable) (\(Figures.percent($0.distortion?.relativeError ?? 0)))"
       }
@@ -43,9 +46,15 @@ extension ModelReport {
     var line = "\(path): \(Figures.count(quantized.count, "tensor")) quantized, \(kept.count) kept"
     line += ", \(Figures.bytes(sourceFileBytes)) → \(Figures.bytes(storedFileBytes))"
     line += " (\(Figures.fixed(compressionRatio, 2))×)"
-    if let bits = quantizedBitsPerWeight, let error = relativeError {
-      line += "\nQuantized weights: \(Figures.fixed(bits, 3)) bits each, scales included; relative error"
-      line += " \(Figures.percent(error)), SQNR \(Figures.fixed(Self.decibels(error), 2)) dB"
+    if let bits = quantizedBitsPerWeight {
+      line += "\nQuantized weights: \(Figures.fixed(bits, 3)) bits each, scales included"
+      if let error = relativeError {
+        line += "; relative error \(Figures.percent(error)), SQNR \(Figures.fixed(Self.decibels(error), 2)) dB"
+      }
+    }
+    if !folded.isEmpty {
+      line += "\nScales are folded into \(Figures.count(folded.count, "tensor")), whose values are not compared with"
+      line += " the source's"
     }
     return line
   }
@@ -78,6 +87,26 @@ extension ModelReport {
     return table(columns, rows)
   }
 
+  private static let foldedTitle =
+    "Quantized with scales folded in (output error on held-out tokens, of calibration)\n"
+
+  private static func foldedTable(_ reports: [TensorReport]) -> String {
+    let columns = [
+      TableColumn(title: "tensor"), TableColumn(title: "scheme"), TableColumn(title: "output error", isNumber: true),
+      TableColumn(title: "of rounding", isNumber: true), TableColumn(title: "before", isNumber: true),
+      TableColumn(title: "after", isNumber: true), TableColumn(title: "bits/w", isNumber: true),
+    ]
+    let rows: [[String]] = reports.compactMap { report in
+      guard case .folded(let scheme, _, let error) = report.outcome else { return nil }
+      return [
+        report.name.printable, scheme ?? "", error.map { Figures.percent($0.own) } ?? "–",
+        error.map { Figures.percent($0.plain) } ?? "–", Figures.bytes(report.sourceByteCount),
+        Figures.bytes(report.storedByteCount), Figures.fixed(report.bitsPerWeight, 3),
+      ]
+    }
+    return table(columns, rows)
+  }
+
   /// SQNR of a relative error.
   static func decibels(_ relativeError: Double) -> Double { -20 * decimalLogarithm(relativeError) }
 }
@@ -86,6 +115,7 @@ extension TensorReport {
   fileprivate var reason: String {
     switch outcome {
     case .kept(let reason, let isIdentical): isIdentical ? reason : "ALTERED: \(reason)"
+    case .folded(_, let reason, _): reason
     case .quantized: ""
     }
   }

@@ -8,6 +8,20 @@ package struct TensorReport: Hashable, Sendable {
     case quantized(scheme: String, Distortion)
     /// Kept, and whether its bytes are those of the source.
     case kept(reason: String, isIdentical: Bool)
+    /// Scales are folded in, so that its values say nothing beside the source's; quantized by a scheme, or kept in its
+    /// type.
+    case folded(scheme: String?, reason: String, OutputError?)
+  }
+
+  /// The relative error of a layer's output on tokens held out in calibration, and that of rounding to nearest.
+  package struct OutputError: Hashable, Sendable {
+    package let own: Double
+    package let plain: Double
+
+    package init(own: Double, plain: Double) {
+      self.own = own
+      self.plain = plain
+    }
   }
 
   package let name: String
@@ -34,6 +48,16 @@ package struct TensorReport: Hashable, Sendable {
   }
 
   package var distortion: Distortion? { if case .quantized(_, let distortion) = outcome { distortion } else { nil } }
+
+  package var isQuantized: Bool {
+    switch outcome {
+    case .quantized: true
+    case .kept: false
+    case .folded(let scheme, _, _): scheme != nil
+    }
+  }
+
+  package var isFolded: Bool { if case .folded = outcome { true } else { false } }
 
   /// Where the largest error is, along each dimension.
   package var largestErrorIndex: [Int]? {
@@ -71,19 +95,21 @@ package struct ModelReport: Sendable {
     self.codebookBytes = codebookBytes
   }
 
-  package var quantized: [TensorReport] { tensors.filter { $0.distortion != nil } }
-  package var kept: [TensorReport] { tensors.filter { $0.distortion == nil } }
+  package var quantized: [TensorReport] { tensors.filter(\.isQuantized) }
+  package var kept: [TensorReport] { tensors.filter { !$0.isQuantized } }
+  /// Tensors whose values differ from the source's because scales are folded in.
+  package var folded: [TensorReport] { tensors.filter(\.isFolded) }
 
   /// Kept tensors whose bytes differ from the source's: always a defect.
   package var altered: [TensorReport] {
     tensors.filter { if case .kept(_, isIdentical: false) = $0.outcome { true } else { false } }
   }
 
-  /// Relative Frobenius error over all quantized weights together; nil if there are none.
+  /// Relative Frobenius error over all quantized weights together that no scales are folded into; nil if there are none.
   package var relativeError: Double? {
     let error = quantized.reduce(0) { $0 + ($1.distortion?.squaredError ?? 0) }
     let norm = quantized.reduce(0) { $0 + ($1.distortion?.squaredNorm ?? 0) }
-    return quantized.isEmpty ? nil : error == 0 ? 0 : (error / norm).squareRoot()
+    return !quantized.contains { $0.distortion != nil } ? nil : error == 0 ? 0 : (error / norm).squareRoot()
   }
 
   package var compressionRatio: Double { Double(sourceFileBytes) / Double(max(storedFileBytes, 1)) }
@@ -97,7 +123,7 @@ package struct ModelReport: Sendable {
 
   /// The quantized tensors with the largest relative error, worst first.
   package func worst(_ count: Int) -> [TensorReport] {
-    let ranked = quantized.sorted {
+    let ranked = quantized.filter { $0.distortion != nil }.sorted {
       ($0.distortion?.relativeError ?? 0, $1.name) > ($1.distortion?.relativeError ?? 0, $0.name)
     }
     return Array(ranked.prefix(count))

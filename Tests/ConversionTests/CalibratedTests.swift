@@ -107,7 +107,7 @@ import Tokenizers
         }.output)
     }
     let full = try run("full") { _ in }
-    let plain = try run("plain") { $0.calibration.correction = .none }
+    let plain = try run("plain") { $0.calibration.correction = OutputCorrection.none }
     var recipe = Recipe()
     recipe.options.method = .absmax
     recipe.options.bits = 3

@@ -43,7 +43,7 @@ package struct Ledger: Sendable {
         report: tensor, profile: profiles[tensor.name], layers: layers[tensor.name] ?? [], depth: place.depth,
         kind: place.kind)
     }
-    let quantized = entries.filter { $0.report.distortion != nil && $0.depth != nil }
+    let quantized = entries.filter { $0.report.isQuantized && $0.depth != nil }
     depths = Set(quantized.compactMap(\.depth)).sorted()
     var kinds: [String] = []
     for entry in quantized where !kinds.contains(entry.kind) { kinds.append(entry.kind) }
@@ -62,7 +62,7 @@ package struct Ledger: Sendable {
 
   /// The quantized tensors of a kind in a block: one, or several experts'.
   package func entries(depth: Int, kind: String) -> [Entry] {
-    entries.filter { $0.depth == depth && $0.kind == kind && $0.report.distortion != nil }
+    entries.filter { $0.depth == depth && $0.kind == kind && $0.report.isQuantized }
   }
 
   /// What a kind of tensor weighs, and what it loses.
@@ -82,7 +82,7 @@ package struct Ledger: Sendable {
   }
 
   package var kindSummaries: [KindSummary] {
-    let groups = kinds.map { kind in (kind, entries.filter { $0.kind == kind && $0.report.distortion != nil }) }
+    let groups = kinds.map { kind in (kind, entries.filter { $0.kind == kind && $0.report.isQuantized }) }
     let squares = groups.map { $0.1.reduce(0) { $0 + ($1.error ?? 0) * ($1.error ?? 0) } }
     let total = squares.reduce(0, +)
     return zip(groups, squares).map { group, square in

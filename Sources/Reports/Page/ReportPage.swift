@@ -39,7 +39,8 @@ package struct ReportPage: Sendable {
       "findings": findings, "warnings": warnings, "hasWarnings": !warnings.isEmpty,
       "measured": ledger.isCalibrated ? "output error" : "weight error",
       "measuredLong": ledger.isCalibrated
-        ? "‖X̃·Wᵀ − X·Ŵᵀ‖ / ‖X̃·Wᵀ‖ on tokens that were not calibrated on" : "‖W − Ŵ‖ / ‖W‖",
+        ? "‖T − X·Ŵᵀ‖ / ‖T‖ on tokens that were not calibrated on, with the output T that it should give"
+        : "‖W − Ŵ‖ / ‖W‖",
       "sizes": sizeContext, "heat": heat, "ratioHeat": ratioHeat ?? "", "hasRatio": ratioHeat != nil,
       "depth": depthLines, "legend": legend, "bits": bitBars, "kinds": kindContext,
       "hasBlocks": !ledger.kinds.isEmpty, "isCalibrated": ledger.isCalibrated,
@@ -112,7 +113,7 @@ package struct ReportPage: Sendable {
           : "Worse than rounding to nearest in \(worse.count) of \(ratios.count) linear layers: "
             + worse.prefix(5).map { "\(name($0)) (\(Figures.fixed($0.ratio ?? 0, 3))×)" }.joined(separator: ", ") + ".")
     }
-    let quantized = ledger.entries.filter { $0.report.distortion != nil }
+    let quantized = ledger.entries.filter { $0.report.isQuantized }
     let scaleBytes = quantized.reduce(0) { $0 + ($1.profile?.scaleByteCount ?? 0) }
     let stored = quantized.reduce(0) { $0 + $1.report.storedByteCount }
     if scaleBytes > 0 {
@@ -182,8 +183,8 @@ package struct ReportPage: Sendable {
     for entry in ledger.entries {
       let kind: String
       switch entry.report.outcome {
-      case .quantized: kind = entry.depth == nil ? entry.kind : "linear layers in blocks"
-      case .kept(let reason, _): kind = "kept: " + reason
+      case .quantized, .folded(_?, _, _): kind = entry.depth == nil ? entry.kind : "linear layers in blocks"
+      case .kept(let reason, _), .folded(nil, let reason, _): kind = "kept: " + reason
       }
       let old = kinds[kind] ?? (0, 0, 0)
       kinds[kind] = (old.before + entry.report.sourceByteCount, old.after + entry.report.storedByteCount, old.count + 1)
@@ -293,6 +294,7 @@ package struct ReportPage: Sendable {
         cells["scheme"] = scheme
         cells["error"] = Figures.percent(distortion.relativeError)
         cells["errorValue"] = distortion.relativeError
+      case .folded(let scheme, let reason, _): cells["scheme"] = scheme ?? "kept: " + reason
       case .kept(let reason, let isIdentical): cells["scheme"] = (isIdentical ? "kept: " : "ALTERED: ") + reason
       }
       if let error = entry.outputError {
