@@ -45,7 +45,7 @@ bench: build
 MODEL ?= ../shared/models/stories5M
 TEXT ?= ../shared/text/eval.txt
 interop: build
-	$(PEER) Tests/Interop/layouts.py $(PROGRAM) $(MODEL) $(TEXT)
+	$(PEER) Tests/Interop/layouts.py $(PROGRAM) $(MODEL) $(TEXT) --page Docs/Interop.md
 
 # One binary with the Swift libraries inside, completions for three shells, and the manual page.
 # OpenBLAS goes in, too: a folder with its archives alone comes first on the linker's way.

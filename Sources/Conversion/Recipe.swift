@@ -64,7 +64,8 @@ extension SchemeOptions {
         result.granularity = granularity ?? .group(layout == .mlx ? 64 : 128)
       }
     }
-    let isInt8 = result.method == .absmax && (layout == .intQuantized || layout == .bitsandbytes)
+    let isInt8 =
+      (result.method == .absmax || result.method == .llmInt8) && (layout == .intQuantized || layout == .bitsandbytes)
     if isInt8 { result.scaleType = scaleType ?? .f32 }
     if result.method?.isCalibrated ?? false, !layout.rules.allowsNegativeScales {
       result.scaleSearch = scaleSearch ?? .mse

@@ -1,12 +1,13 @@
 """Converts a model to every layout, loads it with the runtime's own client, and compares logits with our decoding.
 
-Ours are those of the folder that `convert-model unpack` makes of the converted one, in float32. A row is good if the
-client's logits differ by at most 1e-3 of the largest (3e-2 where the client computes in 16 bits) and pick the same token on 99.9 % of the
-positions (99 % in 16 bits, where near ties fall either way).
+Ours are those of the folder that `convert-model unpack` makes of the converted one, run by transformers in float32. A row
+is good if the client's logits differ by at most 1e-3 of the largest and pick the same token on 99.9 % of the positions.
+Where the client computes in 16 bits, or quantizes activations as well, it is 3e-2 and 99 %, for near ties fall either
+way; a row may state a bound and a reason of its own. `convert-model check` must say of each folder that its runtime loads it.
 
-Run:    python layouts.py PROGRAM MODEL TEXT [ROW ...]    prints a table in Markdown
-Needs:  transformers 5.23.0, torch 2.15.0, compressed-tensors, bitsandbytes 0.50.2, gptqmodel 7.7.0, optimum,
-        accelerate, mlx 0.32.4 with mlx-cpu, mlx-lm 0.32.2
+Run:    python layouts.py PROGRAM MODEL TEXT [--page FILE] [ROW ...]    writes a table in Markdown
+Needs:  transformers 5.23.0, torch 2.15.0, compressed-tensors 0.19.0, bitsandbytes 0.50.2, gptqmodel 7.7.0, optimum 2.3.0,
+        accelerate 1.15.0, mlx 0.32.4 with mlx-cpu, mlx-lm 0.32.2
 """
 
 import json
@@ -14,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -22,6 +24,37 @@ os.environ.update(CUDA_VISIBLE_DEVICES="", TORCHDYNAMO_DISABLE="1", HF_HUB_OFFLI
 import torch
 
 WINDOW, WINDOWS = 128, 4
+
+
+def int8_tokens(x):
+    """Inputs of a layer as compressed-tensors has them: a scale for each token, of 255 steps."""
+    scale = x.abs().amax(-1, keepdim=True) / 127.5
+    return (x / scale).round().clamp(-128, 127) * scale
+
+
+def fp8_tokens(x):
+    scale = x.abs().amax(-1, keepdim=True) / 448
+    return (x / scale).to(torch.float8_e4m3fn).float() * scale
+
+
+def int8_beside_outliers(x):
+    """Inputs as LLM.int8() has them: columns that reach 6 stay; the rest has a scale for each token, from all values below."""
+    half = x.half().float()
+    large = half.abs() >= 6
+    scale = half.masked_fill(large, 0).abs().amax(-1, keepdim=True) / 127
+    return torch.where(large.flatten(0, -2).any(0), x, (half / scale).round() * scale)
+
+
+def ours(dense, ids, activations):
+    """Logits of our decoding, with the inputs of quantized layers rounded as the client rounds them."""
+    from transformers import AutoModelForCausalLM
+    model = AutoModelForCausalLM.from_pretrained(dense, device_map="cpu", dtype=torch.float32)
+    if activations:
+        for module in model.model.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.register_forward_pre_hook(lambda _, inputs: (activations(inputs[0]),))
+    with torch.no_grad():
+        return model(ids).logits.float()
 
 
 def transformers(folder, ids, dtype=torch.float32, **options):
@@ -72,26 +105,59 @@ def mlx(folder, ids):
     return torch.from_numpy(np.concatenate(logits))
 
 
+class Row:
+    def __init__(self, name, options, client, runtime, rounds="", activations=None, bound=None):
+        """`rounds`: why the client is not exact; `activations`: how it rounds them, for ours to do the same; `bound`:
+        largest difference and smallest agreement, if not the usual."""
+        self.name, self.options, self.client, self.runtime, self.rounds = name, options.split(), client, runtime, rounds
+        self.activations = activations
+        self.bound = bound or ((3e-2, 0.99) if rounds else (1e-3, 0.999))
+
+
+HALF, BRAIN = "computes in float16", "computes in bfloat16"
+TOKENS = "activations in 8 bits, in ours too"
 AFFINE = [("absmax", "sym"), ("zero-point", "asym")]
-# name, options, client, whether it computes in 16 bits
-ROWS = [(f"pack-quantized W{b}A16 {kind} g{g}", ["--layout", "pack-quantized", "-m", method, "-b", str(b), "-g", g],
-         transformers if kind == "sym" else dequantizing, False)
-        for b in (4, 8) for method, kind in AFFINE for g in ("64", "row")]
-ROWS += [("pack-quantized W4A16 gptq g64", ["--layout", "pack-quantized", "-m", "gptq", "-g", "64", "--samples", "8", "--sequence-length", "128"], transformers, False)]
-ROWS += [(f"gptq W{b} sym g64", ["--layout", "gptq", "-m", "absmax", "-b", str(b), "-g", "64"], gptqmodel, True) for b in (2, 3, 4, 8)]
-ROWS += [(f"gptq_v2 W{b} asym g64", ["--layout", "gptq_v2", "-m", "zero-point", "-b", str(b), "-g", "64"], gptqmodel, True) for b in (2, 3, 4, 8)]
-ROWS += [("gptq W4 sym g64, transformers", ["--layout", "gptq", "-m", "absmax", "-b", "4", "-g", "64"], brain, True)]
-ROWS += [(f"awq W4 {kind} g64", ["--layout", "awq", "-m", method, "-b", "4", "-g", "64"], awq, True) for method, kind in AFFINE]
-ROWS += [(f"bitsandbytes {m}{' double' if d else ''}", ["--layout", "bitsandbytes", "-m", m] + d, transformers, False)
-         for m in ("nf4", "fp4") for d in ([], ["--double-quantization"])]
-ROWS += [("bitsandbytes int8", ["--layout", "bitsandbytes", "-m", "absmax"], transformers, True)]
-ROWS += [(f"mlx W{b} g64", ["--layout", "mlx", "-m", "zero-point", "-b", str(b), "-g", "64"], mlx, True) for b in (2, 3, 4, 5, 6, 8)]
-ROWS += [(f"mlx W4 g{g}", ["--layout", "mlx", "-m", "zero-point", "-b", "4", "-g", g], mlx, True) for g in ("32", "128")]
-ROWS += [("mlx W4 g64, embeddings", ["--layout", "mlx", "-m", "zero-point", "-b", "4", "-g", "64", "--include", "*embed_tokens.weight", "--include", "lm_head.weight"], mlx, True)]
-ROWS += [("int-quantized W8A8", ["--layout", "int-quantized"], transformers, True),
-         ("float-quantized W8A8", ["--layout", "float-quantized"], transformers, True),
-         ("mxfp4-pack-quantized", ["--layout", "mxfp4-pack-quantized"], brain, True),
-         ("nvfp4-pack-quantized", ["--layout", "nvfp4-pack-quantized"], brain, True)]
+FEW = "--samples 8 --sequence-length 128"
+ROWS = [Row(f"pack-quantized W{b}A16 {kind} {g}", f"--layout pack-quantized -m {m} -b {b} -g {g}",
+            transformers if kind == "sym" else dequantizing, "transformers")
+        for b in (4, 8) for m, kind in AFFINE for g in ("64", "row")]
+ROWS += [
+    Row("pack-quantized W4A16 GPTQ 64", f"--layout pack-quantized -m gptq -g 64 {FEW}", transformers, "transformers"),
+    Row("int-quantized W8A8", "--layout int-quantized", transformers, "transformers", TOKENS, int8_tokens),
+    Row("int-quantized W8A8 smoothed", f"--layout int-quantized --scaling smooth {FEW}", transformers, "transformers",
+        TOKENS, int8_tokens),
+    Row("int-quantized, weights alone", "--layout int-quantized", dequantizing, "transformers"),
+    Row("float-quantized W8A8", "--layout float-quantized", transformers, "transformers", TOKENS, fp8_tokens),
+    Row("float-quantized, weights alone", "--layout float-quantized", dequantizing, "transformers"),
+    Row("mxfp4-pack-quantized", "--layout mxfp4-pack-quantized", brain, "transformers", BRAIN),
+    Row("nvfp4-pack-quantized", "--layout nvfp4-pack-quantized", brain, "transformers", BRAIN),
+]
+ROWS += [Row(f"gptq W{b} sym 64", f"--layout gptq -m absmax -b {b} -g 64", gptqmodel, "gptqmodel", HALF) for b in (2, 3, 4, 8)]
+ROWS += [Row("gptq W4 GPTQ 64", f"--layout gptq -g 64 {FEW}", gptqmodel, "gptqmodel", HALF),
+         Row("gptq W4 sym 64, transformers", "--layout gptq -m absmax -b 4 -g 64", brain, "transformers", BRAIN)]
+ROWS += [Row(f"gptq_v2 W{b} asym 64", f"--layout gptq_v2 -m zero-point -b {b} -g 64", gptqmodel, "gptqmodel", HALF)
+         for b in (2, 3, 4, 8)]
+ROWS += [Row(f"awq W4 {kind} 64", f"--layout awq -m {m} -b 4 -g 64", awq, "gptqmodel", HALF) for m, kind in AFFINE]
+ROWS += [Row("awq W4 AWQ 64", f"--layout awq -g 64 {FEW}", awq, "gptqmodel", HALF),
+         Row("awq W4 asym 64, mlx-lm", "--layout awq -m zero-point -b 4 -g 64", mlx, "mlx", BRAIN)]
+ROWS += [Row(f"bitsandbytes {m} {d}".strip(), f"--layout bitsandbytes -m {m} {d and '--double-quantization'}", transformers,
+             "transformers") for m in ("nf4", "fp4") for d in ("", "double")]
+ROWS += [Row("bitsandbytes int8", "--layout bitsandbytes -m absmax", transformers, "transformers", TOKENS, int8_beside_outliers)]
+ROWS += [Row(f"mlx W{b} 64", f"--layout mlx -m zero-point -b {b} -g 64", mlx, "mlx", BRAIN) for b in (2, 3, 4, 5, 6, 8)]
+ROWS += [Row(f"mlx W4 {g}", f"--layout mlx -m zero-point -b 4 -g {g}", mlx, "mlx", BRAIN) for g in ("32", "128")]
+ROWS += [Row("mlx W4 64, embeddings and head", "--layout mlx -m zero-point -b 4 -g 64 --include model.embed_tokens.weight"
+             " --include lm_head.weight", mlx, "mlx", BRAIN),
+         Row("mlx W4 GPTQ 64", f"--layout mlx -m gptq -b 4 -g 64 {FEW}", mlx, "mlx", BRAIN)]
+
+NOT_RUN = """
+Not run, for want of the program or of a device that it needs:
+
+| client | why | what stands in for it |
+| --- | --- | --- |
+| vLLM, SGLang, TensorRT-LLM | their kernels need a GPU | the files are those of compressed-tensors' and GPTQModel's own loaders above; `check --runtime vllm` knows what vLLM takes |
+| AutoAWQ | its last release does not load with this transformers | GPTQModel's reader of AutoAWQ's layout |
+| llama.cpp | reads GGUF alone | |
+"""
 
 
 def in_float32(folder, scratch):
@@ -107,35 +173,72 @@ def in_float32(folder, scratch):
     return copy
 
 
+def check(program, out, row):
+    """What `check` has against the folder; nothing, if it is right."""
+    result = subprocess.run([program, "check", out, "--runtime", row.runtime], capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError("check: " + (result.stdout + result.stderr).strip()[:300])
+
+
+def run(program, model, ids, row):
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        out, dense = scratch / "out", scratch / "dense"
+        subprocess.run([program, model, "-o", out, *row.options], check=True, capture_output=True, text=True)
+        check(program, out, row)
+        subprocess.run([program, "unpack", in_float32(out, scratch), "-o", dense], check=True, capture_output=True, text=True)
+        expected = ours(dense, ids, row.activations)
+        found = row.client(out, ids)
+        return (float((expected - found).abs().max() / expected.abs().max()),
+                float((expected.argmax(-1) == found.argmax(-1)).float().mean()))
+
+
+CLIENTS = {transformers: "transformers, float32", dequantizing: "transformers, `dequantize=True`", brain: "transformers, bfloat16",
+           gptqmodel: "GPTQModel, torch", awq: "GPTQModel, AWQ torch", mlx: "mlx-lm"}
+
+
 def main():
     program, model, text, *wanted = sys.argv[1:]
+    page = None
+    if "--page" in wanted:
+        index = wanted.index("--page")
+        page = wanted[index + 1]
+        del wanted[index:index + 2]
     from transformers import AutoTokenizer
     tokenizer = AutoTokenizer.from_pretrained(model)
-    ids = torch.tensor(tokenizer(Path(text).read_text()[:20000], add_special_tokens=False)["input_ids"][:WINDOW * WINDOWS]).reshape(WINDOWS, WINDOW)
-    print("| layout and scheme | client | largest difference | same token | |\n| --- | --- | --- | --- | --- |")
+    ids = tokenizer(Path(text).read_text()[:20000], add_special_tokens=False)["input_ids"][:WINDOW * WINDOWS]
+    ids = torch.tensor(ids).reshape(WINDOWS, WINDOW)
+    lines = ["| layout and scheme | options | client | largest difference | same token | |", "| --- | --- | --- | --- | --- | --- |"]
+    print("\n".join(lines))
     failed = False
-    for name, options, client, is_half in ROWS:
-        if wanted and not any(w in name for w in wanted):
+    for row in ROWS:
+        if wanted and not any(w in row.name for w in wanted):
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            scratch = Path(folder)
-            out, dense = scratch / "out", scratch / "dense"
-            try:
-                subprocess.run([program, model, "-o", out, *options], check=True, capture_output=True, text=True)
-                subprocess.run([program, "unpack", in_float32(out, scratch), "-o", dense], check=True, capture_output=True, text=True)
-                ours = transformers(dense, ids)
-                theirs = client(out, ids)
-                difference = float((ours - theirs).abs().max() / ours.abs().max())
-                agreement = float((ours.argmax(-1) == theirs.argmax(-1)).float().mean())
-                good = difference <= (3e-2 if is_half else 1e-3) and agreement >= (0.99 if is_half else 0.999)
-                print(f"| {name} | {client.__name__} | {difference:.1e} | {100 * agreement:.1f} % | {'good' if good else 'BAD'} |", flush=True)
-            except subprocess.CalledProcessError as error:
-                good = False
-                print(f"| {name} | {client.__name__} | | | {error.stderr.strip()[-300:]} |", flush=True)
-            except Exception as error:
-                good = False
-                print(f"| {name} | {client.__name__} | | | {type(error).__name__}: {str(error)[:300]} |", flush=True)
-            failed |= not good
+        try:
+            difference, agreement = run(program, model, ids, row)
+            good = difference <= row.bound[0] and agreement >= row.bound[1]
+            verdict = ("good" if good else f"BAD: above {row.bound[0]:g} or below {100 * row.bound[1]:g} %")
+            figures = f"{difference:.1e} | {100 * agreement:.1f} % | {verdict}{'; ' + row.rounds if row.rounds else ''}"
+        except subprocess.CalledProcessError as error:
+            good, figures = False, f"| | {' '.join(error.stderr.split())[-300:]}"
+        except Exception as error:
+            good, figures = False, f"| | {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        lines.append(f"| {row.name} | `{' '.join(row.options)}` | {CLIENTS[row.client]} | {figures} |")
+        print(lines[-1], flush=True)
+        failed |= not good
+    if page:
+        clients = ["transformers", "torch", "compressed-tensors", "bitsandbytes", "gptqmodel", "mlx", "mlx-lm"]
+        Path(page).write_text(f"""# The layouts in their own clients
+
+Written by `make interop PEER=PYTHON`, which runs `Tests/Interop/layouts.py`. {Path(model).name} is converted with the options
+of each row, loaded by the runtime's own client on the CPU, and run over {ids.numel():,} tokens; `convert-model check` said before
+that it would load. The largest difference is that of all logits from those of the folder that `unpack` makes of the same
+files, run in float32 by transformers, as a share of the largest logit. Good is at most 1e-3 and the same token at 99.9 % of
+the positions; where the client rounds, as the last column says, 3e-2 and 99 %.
+
+Clients: {', '.join(f'{c} {version(c)}' for c in clients)}. What is compared is the client's decoding of our files, not its speed.
+
+""" + "\n".join(lines) + "\n" + NOT_RUN)
     sys.exit(failed)
 
 
