@@ -88,7 +88,8 @@ let package = Package(
     .target(
       name: "Conversion",
       dependencies: [
-        "Calibration", "Checkpoints", "Kernels", "Models", "Packing", "Quantization", "Reports",
+        "Calibration", "Checkpoints", "Evaluation", "Kernels", "Models", "Packing", "Quantization", "Reports",
+        "Tokenizers",
         .product(name: "Algorithms", package: "swift-algorithms"),
         .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "Crypto", package: "swift-crypto"),

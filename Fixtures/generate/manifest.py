@@ -29,6 +29,9 @@ GROUPS = [
         "scripts": ["generate/bitsandbytes_goldens.py"], "command": "python bitsandbytes_goldens.py",
         "made_with": "bitsandbytes 0.50.2 (CPU) with torch 2.15.0, safetensors 0.8.0",
         "seed": "ragged.input 22, edges.input 23, spanning.input 24"}),
+    ("goldens/backward", ["goldens/backward.safetensors"], {
+        "scripts": ["generate/backward_goldens.py"], "command": "python backward_goldens.py",
+        "made_with": "transformers 5.23.0 with torch 2.15.0, safetensors 0.8.0", "seed": "outer 0"}),
     ("architectures", ["architectures/**/*"], {
         "scripts": ["generate/architectures.py"], "command": "python architectures.py",
         "made_with": "transformers 5.23.0 with torch 2.15.0 (one CPU thread), safetensors 0.8.0",
@@ -41,6 +44,9 @@ GROUPS = [
     ("packed", ["packed/*", "packed-decoded.safetensors"], {
         "scripts": ["generate/packed_fixture.py", "generate/read_packed.py"],
         "command": "python packed_fixture.py PROGRAM", "made_with": "convert-model 0.1.0, numpy 2.4.6", "seed": 31}),
+    ("gguf", ["gguf/*"], {
+        "scripts": ["generate/gguf_goldens.py"], "command": "python gguf_goldens.py LIBGGML",
+        "made_with": "gguf 0.19.0, ggml of llama-cpp-python 0.3.36, numpy 2.4.6, safetensors 0.8.0", "seed": 50}),
     ("malformed", ["malformed/**/*"], {"scripts": ["generate/malformed.py"], "command": "python malformed.py"} | PLAIN),
     ("accepted", ["accepted/**/*"], {"scripts": ["generate/accepted.py"], "command": "python accepted.py"} | PLAIN),
 ]

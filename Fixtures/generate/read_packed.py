@@ -27,7 +27,7 @@ NUMPY = {"BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "F16":
          "I32": "<i4", "F32": "<f4", "U64": "<u8", "I64": "<i8", "F64": "<f8", "C64": "<c8"}
 BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6} | {dtype: 8 * np.dtype(kind).itemsize for dtype, kind in NUMPY.items()}
 ROLES = {"data", "codes", "scales", "zero_points", "scale_codes", "block_scales", "scale_offset",
-         "outlier_columns", "outlier_weights"}
+         "outlier_columns", "outlier_weights", "group_index"}
 CODEBOOKS = {"nf4": 16, "fp4": 16, "dynamic8": 256}
 
 
@@ -105,6 +105,9 @@ def decode(shape, encoding, members, codebooks):
         require(outliers in range(1, width + 1) and encoding["outlier_type"] in ("F16", "BF16"), "unknown encoding", encoding)
         expected |= {"outlier_columns": ("I32", [outliers]),
                      "outlier_weights": (encoding["outlier_type"], [count // width, outliers])}
+    if encoding.get("group_index"):
+        require(levels == "affine" and sharing == "group" and outliers is None, "unknown encoding", encoding)
+        expected["group_index"] = "I32", [*shape[:-2], width]
     found = {role: member[:2] for role, member in members.items()}
     require(found == expected, "members are", found, "not", expected)
 
@@ -118,6 +121,11 @@ def decode(shape, encoding, members, codebooks):
         scale = numbers("scales")
     codes = read_codes(members["codes"][2], bits, count)
     group = np.add.outer(np.arange(grid[0]) * grid[1], np.arange(length) // size).ravel()   # of each element
+    if encoding.get("group_index"):
+        index = members["group_index"][2].view("<i4").reshape(-1, width)    # a row for each matrix
+        require(index.min() >= 0 and index.max() < grid[1], "group_index names a group that is not there")
+        index = np.repeat(index, grid[0] // len(index), axis=0)
+        group = (np.arange(grid[0])[:, None] * grid[1] + index).ravel()
     if levels == "codebook":
         weights = codebooks[encoding["codebook"]][codes] * scale[group]
     else:

@@ -105,19 +105,26 @@ package struct BlockCalibration {
     return groups
   }
 
+  /// Works on a block whose layers are quantized; changes their weights, and gives norms that it changed.
+  package typealias Finisher = (
+    _ block: BlockTuning.Problem, _ index: Int, _ onStep: @escaping (_ share: Double) throws -> Void
+  ) throws -> [NormPlace: LoadedNorm]
+
   /// - Parameters:
   ///   - isWanted: whether a layer is to be quantized; the others run as they are.
   ///   - scaling: what is to be scaled before; nil: nothing.
   ///   - onProgress: the share of the blocks' steps that are done; returns false to stop.
+  ///   - finish: called for each block in turn, where the original model runs along.
   package func run(
     isWanted: @escaping (LinearDescription) -> Bool, scaling: ScalingRequest? = nil,
-    onProgress: @escaping (Double) -> Bool, quantize: @escaping Quantizer
+    onProgress: @escaping (Double) -> Bool, finish: Finisher? = nil, quantize: @escaping Quantizer
   ) throws {
-    try walk(isWanted: isWanted, onProgress: onProgress, .quantize(quantize, scaling))
+    try walk(isWanted: isWanted, onProgress: onProgress, .quantize(quantize, scaling), finish: finish)
   }
 
   func walk(
-    isWanted: @escaping (LinearDescription) -> Bool, onProgress: @escaping (Double) -> Bool, _ purpose: Purpose
+    isWanted: @escaping (LinearDescription) -> Bool, onProgress: @escaping (Double) -> Bool, _ purpose: Purpose,
+    finish: Finisher? = nil
   ) throws {
     let description = forward.model.description
     let groups = groups()
@@ -130,7 +137,14 @@ package struct BlockCalibration {
         try states.update(group.rows) { hidden in try forward.embed(group.tokens, group.batch, into: hidden) }
       }
     }
+    // Layers take about a tenth of the time of a block that is worked on as a whole.
+    let layerShare = finish == nil ? 1 : 0.1
     for (index, block) in description.blocks.enumerated() {
+      func report(_ share: Double) throws {
+        guard onProgress((Double(index) + share) / Double(description.blocks.count)) else { throw CancellationError() }
+      }
+      let inputs = try finish.map { _ in try self.states(tokens: count, width: description.hiddenSize) }
+      if let inputs { try copy(states[0], to: inputs, groups) }
       var weights = try states.map { _ in try forward.weights(ofBlock: index) }
       var scalings: [LinearDescription: LayerScaling] = [:]
       if case .quantize(let quantize, let scaling?) = purpose {
@@ -149,7 +163,7 @@ package struct BlockCalibration {
             }
           }
           for weights in weights { forward.pool.give(weights.matrices) }
-          guard onProgress(Double(index + 1) / Double(description.blocks.count)) else { throw CancellationError() }
+          try report(1)
           continue
         }
       }
@@ -164,13 +178,41 @@ package struct BlockCalibration {
         tables: tables[block], pool: forward.pool, options: options, place: forward.model.source.place,
         isWanted: isWanted, purpose: purpose, scalings: scalings,
         makeStates: { try self.states(tokens: count, width: $0) },
-        step: { stage in
-          guard onProgress((Double(index) + Double(stage) / 5) / Double(description.blocks.count)) else {
-            throw CancellationError()
-          }
-        })
+        step: { stage in try report(layerShare * Double(stage) / 5) })
       try run.run()
+      if let finish, let inputs, states.count > 1 {
+        let problem = BlockTuning.Problem(
+          block: block, weights: tracks[0].weights, inputs: inputs, targets: states[1],
+          windows: windowRows(groups, heldOut: false), heldOut: windowRows(groups, heldOut: true),
+          tables: tables[block], pool: forward.pool)
+        var weights = tracks[0].weights
+        for (place, norm) in try finish(problem, index, { try report(layerShare + (1 - layerShare) * $0) }) {
+          weights[place] = norm
+        }
+        try copy(inputs, to: states[0], groups)
+        for group in groups {
+          try states[0].update(group.rows) {
+            forward.run(block: index, weights, $0, group.batch, tables: tables[block])
+          }
+        }
+      }
       for track in tracks { forward.pool.give(track.weights.matrices) }
+    }
+  }
+
+  private func windowRows(_ groups: [Group], heldOut: Bool) -> [Range<Int>] {
+    groups.filter { $0.isHeldOut == heldOut }.flatMap { group in
+      group.batch.sequences.map {
+        ($0.lowerBound + group.rows.lowerBound)..<($0.upperBound + group.rows.lowerBound)
+      }
+    }
+  }
+
+  private func copy(_ source: HiddenStates, to target: HiddenStates, _ groups: [Group]) throws {
+    for group in groups {
+      try target.update(group.rows) { target in
+        try source.read(group.rows) { copyColumns(MatrixColumns($0, from: 0), into: target, at: 0, count: $0.rows) }
+      }
     }
   }
 

@@ -39,6 +39,7 @@ package struct CheckpointError: Error, Hashable, CustomStringConvertible {
     case inTwoShards(String, String)
     // Values
     case unreadableType(ElementType)
+    case gguf(GGUFDefect)
   }
 
   /// The file as the user may find it.
@@ -118,6 +119,7 @@ package struct CheckpointError: Error, Hashable, CustomStringConvertible {
     case .inTwoShards(let first, let second):
       "duplicate: it is in shard '\(first.printable)' and again in '\(second.printable)'"
     case .unreadableType(let type): "values of dtype \(type.rawValue) cannot be read as numbers here"
+    case .gguf(let defect): defect.description
     }
   }
 }

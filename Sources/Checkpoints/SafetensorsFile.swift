@@ -108,7 +108,7 @@ package func readJSONObject(_ path: FilePath) throws(CheckpointError) -> JSONVal
   }
 }
 
-private func readExactly(
+func readExactly(
   _ descriptor: FileDescriptor, at offset: Int, count: Int, into buffer: inout [UInt8], file: String, tensor: String?
 ) throws(CheckpointError) {
   let got: Int

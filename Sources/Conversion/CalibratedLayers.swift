@@ -51,7 +51,8 @@ struct CalibratedLayers {
     let height = tileRows(weight.columns)
     for row in stride(from: 0, to: weight.rows, by: height) {
       let rows = row..<min(weight.rows, row + height)
-      try write(tensor, scheme, QuantizedTile(weight, rows: rows, scheme), first + row * weight.columns)
+      try write(
+        tensor, scheme, QuantizedTile(weight, rows: rows, scheme, withIndex: row == 0), first + row * weight.columns)
     }
   }
 
@@ -62,7 +63,7 @@ struct CalibratedLayers {
     onProgress: @escaping (Double) -> Bool,
     rewrite: @escaping (_ tensor: Plan.Tensor, _ first: Int, _ values: [Float]) throws -> Void,
     write: @escaping TileWriter
-  ) throws -> [LayerOutcome] {
+  ) throws -> (layers: [LayerOutcome], learning: [LearningRecord]) {
     let options = plan.recipe.calibration
     var wanted: [String: (tensor: Plan.Tensor, scheme: WeightScheme)] = [:]
     for tensor in plan.tensors {
@@ -74,8 +75,10 @@ struct CalibratedLayers {
       heldOut: windows.heldOut.map { Array(windows.tokens[$0]) },
       BlockCalibration.Options(
         workers: workers, memoryLimit: resources.memoryLimit / 2, spillFolder: resources.spillFolder,
-        usesOriginalInputs: options.usesOriginalInputs, runsOriginal: correction != OutputCorrection.none,
+        usesOriginalInputs: options.usesOriginalInputs && !plan.recipe.needsLearning,
+        runsOriginal: correction != OutputCorrection.none || plan.recipe.needsLearning,
         correctsStream: correction == .layer))
+    if plan.recipe.needsLearning { return try learn(calibration, wanted, onProgress: onProgress, write: write) }
     var outcomes: [LayerOutcome] = []
     try calibration.run(
       isWanted: { wanted[$0.weight] != nil },
@@ -85,39 +88,59 @@ struct CalibratedLayers {
       onProgress: onProgress
     ) { problem in
       guard let (tensor, scheme) = wanted[problem.linear.weight] else { return }
-      var (weight, outcome) =
-        scheme.method == .gptq
-        ? try quantize(problem, scheme, tensor.source) : try round(problem, scheme, tensor.source)
+      var (weight, outcome): (AffineWeight, LayerOutcome)
+      if scheme.method == .gptq {
+        let found = try quantize(problem, scheme, tensor.source, curvature: nil)
+        (weight, outcome) = (found.weight, found.outcome)
+      } else {
+        (weight, outcome) = try round(problem, scheme, tensor.source)
+      }
       outcome.scaling = problem.scaling
       outcomes.append(outcome)
-      var first = 0
-      if case .expert(let index, _) = problem.linear.storage { first = index * weight.rows * weight.columns }
-      try Self.write(weight, of: tensor, scheme, first: first, write)
+      try Self.write(weight, of: tensor, scheme, first: Self.firstElement(of: problem.linear), write)
       weight.decode(into: problem.weight, workers: workers)
     }
-    return outcomes
+    return (outcomes, [])
   }
 
-  private func quantize(
-    _ problem: LayerProblem, _ scheme: WeightScheme, _ source: CheckpointTensor
-  ) throws -> (AffineWeight, LayerOutcome) {
+  /// Where a layer's weight begins in its tensor.
+  static func firstElement(of linear: LinearDescription) -> Int {
+    guard case .expert(let index, _) = linear.storage else { return 0 }
+    return index * linear.outputs * linear.inputs
+  }
+
+  /// - Parameter curvature: what the layer's outputs count, where that is known.
+  /// - Returns: also what the codes were chosen to be near to.
+  func quantize(
+    _ problem: LayerProblem, _ scheme: WeightScheme, _ source: CheckpointTensor, curvature: OutputCurvature?
+  ) throws -> (weight: AffineWeight, goal: Matrix, outcome: LayerOutcome) {
     let options = plan.recipe.calibration
     do {
       let dampening = options.dampening(inputs: problem.weight.columns, tokens: problem.hessian.tokens)
       let method = try GPTQ(
-        scheme: scheme.rounding, order: options.order, dampening: dampening, sweeps: options.sweeps)
+        scheme: scheme.rounding, order: options.order, groupRanges: GPTQ.GroupRanges(scheme.groupOrder),
+        dampening: dampening, sweeps: options.sweeps)
       let weight = problem.weight
       let goal = Matrix(rows: weight.rows, columns: weight.columns)
       copyColumns(MatrixColumns(weight, from: 0), into: goal, at: 0, count: weight.rows)
       var asymmetry: Asymmetry?
       if plan.recipe.calibration.correction == .columns, case .inputs(let shift) = problem.target?.evidence {
         asymmetry = Asymmetry(shift: shift)
-      } else {
+      } else if options.correction(usesLayerEvidence: true) != OutputCorrection.none {
         _ = problem.target?.shift(goal, hessian: problem.hessian, dampening: dampening, workers: workers)
       }
       let result = try method.quantize(
         goal, hessian: problem.hessian, asymmetry: asymmetry, weighsRanges: true, workers: workers)
       var quantized = result.weight
+      if let curvature, result.fallback == nil, asymmetry == nil, let share = result.dampening,
+        let h = CoupledDescent.h(problem.hessian, dampening: share, workers: workers)
+      {
+        _ = CoupledDescent(
+          sweeps: options.learning.coupledSweeps, scaleType: scheme.scaleType,
+          dampening: options.learning.coupledDampening
+        ).improve(
+          &quantized, towards: goal, h: h, curvature: curvature, dead: result.deadColumns, workers: workers)
+      }
       var fallback = result.fallback?.description
       var errors: HeldOutErrors?
       if let heldOut = problem.heldOut, heldOut.inputs.rows > 0 {
@@ -135,7 +158,7 @@ struct CalibratedLayers {
       var expert: Int?
       if case .expert(let index, _) = problem.linear.storage { expert = index }
       return (
-        quantized,
+        quantized, goal,
         LayerOutcome(
           tensor: problem.linear.weight, expert: expert, inputs: weight.columns, tokens: problem.hessian.tokens,
           routedTokens: problem.routedTokens, dampening: result.dampening,
@@ -149,12 +172,14 @@ struct CalibratedLayers {
 
 extension QuantizedTile {
   /// Whole rows of a weight that was quantized in memory.
-  fileprivate init(_ weight: AffineWeight, rows: Range<Int>, _ scheme: WeightScheme) {
+  fileprivate init(_ weight: AffineWeight, rows: Range<Int>, _ scheme: WeightScheme, withIndex: Bool) {
     let groups = weight.groupsPerRow
     let ranges = weight.ranges[rows.lowerBound * groups..<rows.upperBound * groups]
     self.init(
       codes: Array(weight.codes[rows.lowerBound * weight.columns..<rows.upperBound * weight.columns]),
-      scales: ranges.map(\.scale), zeroPoints: scheme.isSymmetric ? [] : ranges.map(\.zeroPoint))
+      scales: ranges.map(\.scale), zeroPoints: scheme.isSymmetric ? [] : ranges.map(\.zeroPoint),
+      groupIndex: withIndex && scheme.encoding.hasGroupIndex
+        ? (0..<weight.columns).map { Int32(weight.group(ofColumn: $0)) } : [])
   }
 }
 

@@ -34,6 +34,8 @@ package struct CalibrationOptions: Hashable, Sendable {
   /// Whether a layer that the method made worse than rounding to nearest is rounded to nearest.
   package var fallsBack = false
 
+  package var learning = LearningOptions()
+
   package init() {}
 
   /// One percent, or more where tokens are few for the inputs of a layer: their sample of H is then noisy by about this
@@ -65,6 +67,35 @@ package struct CalibrationOptions: Hashable, Sendable {
       "original_inputs": .bool(usesOriginalInputs),
       "output_correction": .string(correction(usesLayerEvidence: usesLayerEvidence).rawValue),
       "fallback_rtn": .bool(fallsBack),
+    ]
+  }
+}
+
+/// How the method `learned` goes on from GPTQ's codes.
+package struct LearningOptions: Hashable, Sendable {
+  /// Sweeps of coordinate descent by what the layers' outputs count for the predictions; 0: none.
+  package var coupledSweeps = 4
+  /// What is added to the diagonal of that curvature, as a share of its mean.
+  package var coupledDampening = 0.1
+  /// Steps for each block.
+  package var iterations = 0
+  /// Steps for the whole model, against the original's predictions.
+  package var distillation = 0
+  /// Windows of a step.
+  package var batchSize = 8
+  /// The first step of a rounding offset, in codes.
+  package var rate: Float = 0.005
+
+  package init() {}
+
+  func method(iterations: Int) -> LearnedRounding {
+    LearnedRounding(iterations: iterations, batchSize: batchSize, rate: rate)
+  }
+
+  var json: JSONValue {
+    [
+      "coupled_sweeps": .integer(coupledSweeps), "iterations": .integer(iterations),
+      "distillation": .integer(distillation), "batch_size": .integer(batchSize), "learning_rate": .real(Double(rate)),
     ]
   }
 }

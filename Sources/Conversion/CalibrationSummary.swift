@@ -10,13 +10,18 @@ package struct CalibrationSummary: Sendable {
   package static let fileName = "calibration_report.json"
 
   package let outcomes: [LayerOutcome]
+  private let learning: [LearningRecord]
   private let windows: CalibrationWindows?
   private let evidence: (any StoredEvidence)?
 
   /// Nil where neither text nor evidence was used.
-  package init?(_ outcomes: [LayerOutcome], windows: CalibrationWindows?, evidence: (any StoredEvidence)?) {
+  package init?(
+    _ outcomes: [LayerOutcome], learning: [LearningRecord] = [], windows: CalibrationWindows?,
+    evidence: (any StoredEvidence)?
+  ) {
     guard windows != nil || evidence != nil else { return nil }
     self.outcomes = outcomes
+    self.learning = learning
     self.windows = windows
     self.evidence = evidence
   }
@@ -113,6 +118,7 @@ package struct CalibrationSummary: Sendable {
   package var json: JSONValue {
     [
       "windows": windows?.record ?? .null, "evidence": evidence?.record ?? .null,
+      "learning": .array(learning.map(\.json)),
       "layers": .array(
         outcomes.map { outcome in
           var fields: OrderedDictionary<String, JSONValue> = ["tensor": .string(outcome.tensor)]

@@ -20,6 +20,7 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
   case noStatistics(String)
   case foldedOverflow(tensor: String, value: String)
   case needsModel(method: String, reason: String)
+  case tooLargeToDistill(weights: Int, needed: Int, limit: Int)
   case nothingToQuantize(String)
   /// What a runtime's layout cannot hold.
   case layout(LayoutError)
@@ -68,6 +69,9 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
       "\(method) runs the model, which cannot be done: \(reason). Methods that need no activations: absmax, zero-point,"
         + " nf4, fp4, hqq"
     case .layout(let error): error.description
+    case .tooLargeToDistill(let weights, let needed, let limit):
+      "--distill keeps all \(weights) learned weights in memory, with their gradients: \(needed) bytes, of \(limit) that"
+        + " may be used; leave it out, or raise --max-memory if there is more"
     case .nothingToQuantize(let path):
       "\(path): no tensor is left to quantize: the patterns, or the types of the tensors, keep all of them"
     case .noSuchTensor(let name, let path, let similar):

@@ -59,7 +59,7 @@ package struct Converter: Sendable {
     let targets = try plan.files.map { try TargetFile($0.name, layout: $0.layout, in: output, hashing: true) }
     try writeCodebooks(to: targets)
     let splits = try measureSplits(onProgress: onCalibration)
-    let outcomes = try flushing(targets, if: output.isDurable) {
+    let (outcomes, learning) = try flushing(targets, if: output.isDurable) {
       let outcomes = try writeCalibrated(to: targets, onProgress: onCalibration)
       try writeWholeWeights(to: targets, onProgress: onProgress)
       try writeTensors(to: targets, onProgress: onProgress)
@@ -78,7 +78,9 @@ package struct Converter: Sendable {
       let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes)
       try output.write(fileBytes(manifest.json), to: PackedManifest.fileName)
     }
-    if let summary = CalibrationSummary(outcomes, windows: windows, evidence: plan.evidence) {
+    if let summary = CalibrationSummary(
+      outcomes, learning: learning, windows: windows, evidence: plan.evidence)
+    {
       var fields = summary.json.object ?? [:]
       if let splits { fields["outlier_split"] = splits.json }
       // The manifest tells it of a packed folder; the layouts of runtimes have none.
@@ -103,29 +105,36 @@ package struct Converter: Sendable {
   /// Quantizes and writes what needs the model to run.
   private func writeCalibrated(
     to targets: [TargetFile], onProgress: @escaping (Double) -> Bool
-  ) throws -> [LayerOutcome] {
+  ) throws -> (layers: [LayerOutcome], learning: [LearningRecord]) {
     var packed: [UInt8] = []
-    var assembly: WeightAssembly?
+    var assemblies: [String: WeightAssembly] = [:]
     let writer: CalibratedLayers.TileWriter = { tensor, scheme, tile, first in
       if tensor.layout != nil {
-        // The tiles of a layer come in order, and all of them before the next layer's.
-        var weight = assembly ?? WeightAssembly(shape: tensor.source.entry.shape, encoding: scheme.encoding)
+        // The tiles of a layer come in order.
+        let name = tensor.source.name
+        var weight =
+          assemblies.removeValue(forKey: name)
+          ?? WeightAssembly(shape: tensor.source.entry.shape, encoding: scheme.encoding)
         weight.append(tile)
-        assembly = weight.isComplete ? nil : weight
-        if weight.isComplete { try writeWhole(weight.weight(scaleMean: nil), of: tensor, to: targets) }
+        if weight.isComplete {
+          try writeWhole(weight.weight(scaleMean: nil), of: tensor, to: targets)
+        } else {
+          assemblies[name] = weight
+        }
         return
       }
       let packer = TilePacker(
-        encoding: scheme.encoding, grouping: scheme.encoding.grouping(of: tensor.source.entry.shape))
+        encoding: scheme.encoding, grouping: scheme.encoding.grouping(of: tensor.source.entry.shape),
+        matrices: tensor.source.entry.shape.dropLast(2).reduce(1, *))
       try packer.pack(tile, first: first, scaleMean: nil, buffer: &packed) { role, offset, bytes, count in
         try write(role, of: tensor, offset: offset, bytes, count, to: targets[tensor.source.fileIndex])
       }
     }
     if let evidence = plan.evidence {
-      return try StoredEvidenceLayers(plan: plan, evidence: evidence, workers: workers)
-        .run(onProgress: onProgress, write: writer)
+      let layers = StoredEvidenceLayers(plan: plan, evidence: evidence, workers: workers)
+      return (try layers.run(onProgress: onProgress, write: writer), [])
     }
-    guard let model = plan.model, let windows, let resources else { return [] }
+    guard let model = plan.model, let windows, let resources else { return ([], []) }
     var folded: [UInt8] = []
     return try CalibratedLayers(plan: plan, model: model, windows: windows, resources: resources, workers: workers)
       .run(

@@ -16,6 +16,7 @@ package struct Inspector: Sendable {
     /// In the layout of a runtime.
     case layout(LayoutCheckpoint)
     case plain(Checkpoint)
+    case gguf(GGUFFile)
     /// Not safetensors: listed with what its first bytes say.
     case unknown(String)
   }
@@ -26,6 +27,7 @@ package struct Inspector: Sendable {
   }
 
   private static func open(_ path: FilePath) throws -> Contents {
+    if GGUFFile.isGGUF(path) { return .gguf(try GGUFFile(path)) }
     if PackedCheckpoint.isPacked(path) { return .packed(try PackedCheckpoint(path)) }
     do {
       let checkpoint = try Checkpoint(path)
@@ -47,7 +49,6 @@ package struct Inspector: Sendable {
     var start = [UInt8](repeating: 0, count: 4)
     let count = try descriptor.readFully(at: 0, count: min(4, size), into: &start)
     switch Array(start[..<count]) {
-    case Array("GGUF".utf8): return "a GGUF file"
     case Array("PK\u{3}\u{4}".utf8): return "a zip archive (as PyTorch's .bin and .pt files are)"
     case let bytes where bytes.starts(with: [0x80, 0x02]): return "a pickle file"
     case let bytes where bytes.starts(with: [0x89, 0x48, 0x44, 0x46]): return "an HDF5 file"
@@ -62,6 +63,7 @@ package struct Inspector: Sendable {
     case .packed(let packed): try packedInspection(packed)
     case .layout(let layout): try layoutInspection(layout)
     case .plain(let checkpoint): try plainInspection(checkpoint)
+    case .gguf(let file): Inspection(file)
     case .unknown(let kind):
       Inspection(
         path: path.string, kind: kind, modelType: nil, files: try files(beside: []), tensors: [], sourceByteCount: nil)
@@ -173,7 +175,8 @@ package struct Inspector: Sendable {
       var workspace = PackedCheckpoint.Workspace()
       try survey.run(type: record.type, original: original) { elements, values in
         try packed.decode(record, elements, into: &values, using: &workspace)
-        return record.encoding == nil ? nil : (workspace.codes, workspace.scales, workspace.zeroPoints)
+        return record.encoding == nil
+          ? nil : (workspace.codes, workspace.scales, workspace.zeroPoints, workspace.firstGroup)
       }
       return survey.result()
     case .layout(let layout):
@@ -196,6 +199,8 @@ package struct Inspector: Sendable {
         return nil
       }
       return survey.result()
+    case .gguf(let file):
+      throw missing(name, among: file.header.tensors.map(\.name), in: path)
     case .unknown: throw missing(name, among: [], in: path)
     }
   }

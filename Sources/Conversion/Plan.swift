@@ -66,7 +66,12 @@ package struct Plan: Sendable {
     }
     let unmatched = recipe.unmatchedPatterns(among: source.tensors.map(\.name))
     guard unmatched.isEmpty else { throw RecipeError.unmatched(unmatched) }
+    if evidence != nil, recipe.needsLearning {
+      throw ConversionError.needsModel(
+        method: Method.learned.rawValue, reason: "--evidence holds no activations to learn from; give --calibration")
+    }
     try Self.requireScalable(recipe)
+    if recipe.needsLearning, recipe.inputScaling != nil { throw RecipeError.scalingBeforeLearning }
     if evidence != nil, recipe.inputScaling != nil { throw RecipeError.scalingNeedsModel }
     model = recipe.needsCalibration && evidence == nil ? try Self.model(of: source, recipe) : nil
     var calibrated = try model.map { try Self.calibratedTensors($0, recipe) } ?? []

@@ -13,13 +13,15 @@ package struct SchemeOptions: Hashable, Sendable {
   package var scaleSearch: ScaleSearch?
   package var doubleQuantization: Bool?
   package var isSymmetric: Bool?
+  package var groupOrder: GroupOrder?
 
   package init() {}
 
   package func scheme() throws(SchemeError) -> WeightScheme {
     try WeightScheme(
       method: method ?? .nf4, bits: bits, granularity: granularity, scaleType: scaleType,
-      scaleSearch: scaleSearch, doubleQuantization: doubleQuantization ?? false, isSymmetric: isSymmetric)
+      scaleSearch: scaleSearch, doubleQuantization: doubleQuantization ?? false, isSymmetric: isSymmetric,
+      groupOrder: groupOrder)
   }
 
   /// The search that measures best with the importance of columns; nil for methods that have their own.
@@ -42,6 +44,7 @@ package struct SchemeOptions: Hashable, Sendable {
     result.scaleSearch = changes.scaleSearch ?? result.scaleSearch
     result.doubleQuantization = changes.doubleQuantization ?? result.doubleQuantization
     result.isSymmetric = changes.isSymmetric ?? result.isSymmetric
+    result.groupOrder = changes.groupOrder ?? result.groupOrder
     return result
   }
 }
@@ -125,6 +128,11 @@ package struct Recipe: Hashable, Sendable {
     inputScaling != nil || methods.contains(where: \.isCalibrated)
   }
 
+  /// Whether a tensor may ask for learned rounding.
+  package var needsLearning: Bool {
+    methods.contains(.learned)
+  }
+
   /// Whether a tensor may be quantized tile by tile by what is known of its inputs: E[x²], for a search for scales, or
   /// which features are outliers.
   package var needsStatistics: Bool {
@@ -162,7 +170,7 @@ package struct Recipe: Hashable, Sendable {
   package var inputScaling: Scaling? { scaling ?? (methods.contains(.awq) ? .activationAware : nil) }
 
   /// Whether a method needs evidence layer after layer, not of a block at once.
-  var needsLayerEvidence: Bool { methods.contains(.gptq) }
+  var needsLayerEvidence: Bool { methods.contains(.gptq) || needsLearning }
 
   private var methods: [Quantization.Method] { allOptions.compactMap(\.method) }
 
@@ -210,6 +218,7 @@ package struct Recipe: Hashable, Sendable {
       if let search = options.scaleSearch { fields["scale_search"] = .string(search.rawValue) }
       if let nested = options.doubleQuantization { fields["double_quantization"] = .bool(nested) }
       if let symmetric = options.isSymmetric { fields["symmetric"] = .bool(symmetric) }
+      if let order = options.groupOrder { fields["group_order"] = .string(order.rawValue) }
       return fields
     }
     var members = (try? options.fitted(to: layout).scheme())?.json ?? fields(options)
@@ -226,6 +235,7 @@ package struct Recipe: Hashable, Sendable {
       members["calibration"] = calibration.json(usesLayerEvidence: needsLayerEvidence)
     }
     if let inputScaling { members["scaling"] = inputScaling.json }
+    if needsLearning { members["learning"] = calibration.learning.json }
     return .object(members)
   }
 }
@@ -236,12 +246,15 @@ package enum RecipeError: Error, Hashable, CustomStringConvertible {
   case unmatched([String])
   case evidenceUnused
   case scalingNeedsModel
+  case scalingBeforeLearning
   case scaling(String, method: Quantization.Method)
   case scalesAlready(method: Quantization.Method)
 
   package var description: String {
     switch self {
     case .scheme(let pattern, let error): (pattern.map { "override '\($0)': " } ?? "") + error.description
+    case .scalingBeforeLearning:
+      "scaling of inputs (--scaling, awq) does not go with learned, which compares with the model as it is: leave one out"
     case .scalingNeedsModel:
       "awq and --scaling fold scales into the model while it runs, which evidence from a file cannot stand in for: give"
         + " --calibration, or take gptq, absmax or zero-point"
@@ -269,6 +282,7 @@ extension WeightScheme {
     fields["scale_search"] = .string(scaleSearch.rawValue)
     fields["double_quantization"] = .bool(doubleQuantization)
     if method.isCalibrated { fields["symmetric"] = .bool(isSymmetric) }
+    if groupOrder != .columns { fields["group_order"] = .string(groupOrder.rawValue) }
     return fields
   }
 }

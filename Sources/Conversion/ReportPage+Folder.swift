@@ -8,31 +8,20 @@ extension ReportPage {
   /// - Parameters:
   ///   - report: of the same folder.
   ///   - run: what is known of the conversion's run, such as its time; first among what tells how it was made.
-  /// - Throws: if the manifest cannot be read, or `calibration_report.json` is there and damaged.
+  /// - Throws: if the manifest cannot be read.
   package init(
     _ folder: FilePath, report: ModelReport, profiles: [String: TensorProfile], evaluation: JSONValue?,
     run: [(name: String, value: String)] = []
   ) throws {
     let manifest = try PackedCheckpoint(folder).manifest
-    var calibration: CalibrationReport?
-    do {
-      let file = folder.appending(CalibrationReport.fileName)
-      let document = try readJSONObject(file)
-      guard let found = CalibrationReport(document) else {
-        throw CheckpointError(file: file.string, tensor: nil, .field("layers", expected: "a list of layers"))
-      }
-      calibration = found
-    } catch let error as CheckpointError {
-      guard case .notFound = error.reason else { throw error }
-    }
     var rows = [(name: "program", value: "convert-model \(manifest.toolVersion)")] + run
     rows += Self.flattened(manifest.recipe, prefix: "")
-    if let windows = calibration?.windows { rows += Self.flattened(windows, prefix: "calibration ") }
+    if let windows = report.calibration?.windows { rows += Self.flattened(windows, prefix: "calibration ") }
     rows += manifest.sourceFiles.map { ("source file", "\($0.name), \($0.byteCount) bytes") }
     rows += manifest.files.map { ("output file", "\($0.name), \($0.byteCount) bytes") }
     self.init(
       title: folder.lastComponent?.string ?? folder.string, report: report, profiles: profiles,
-      calibration: calibration, evaluation: evaluation, provenance: rows)
+      evaluation: evaluation, provenance: rows)
   }
 
   /// Members of objects, one a row, their names joined.
@@ -50,5 +39,24 @@ extension ReportPage {
       default: return [(name, value.text())]
       }
     }
+  }
+}
+
+extension CalibrationReport {
+  /// What stands beside the weights of a folder; nil if nothing does.
+  /// - Throws: if it is there and damaged.
+  package init?(beside folder: FilePath) throws {
+    let file = folder.appending(Self.fileName)
+    let document: JSONValue
+    do {
+      document = try readJSONObject(file)
+    } catch {
+      if case .notFound = error.reason { return nil }
+      throw error
+    }
+    guard let found = CalibrationReport(document) else {
+      throw CheckpointError(file: file.string, tensor: nil, .field("layers", expected: "a list of layers"))
+    }
+    self = found
   }
 }

@@ -78,7 +78,7 @@ struct StoredEvidenceLayers {
       return (rounded, outcome(dampening: nil, dead: 0, fallback: why))
     }
     let method = try GPTQ(
-      scheme: scheme.rounding, order: options.order,
+      scheme: scheme.rounding, order: options.order, groupRanges: GPTQ.GroupRanges(scheme.groupOrder),
       dampening: options.dampening(inputs: found.dimension, tokens: found.tokens), sweeps: options.sweeps)
     let result = try method.quantize(weight, hessian: hessian, weighsRanges: true, workers: workers)
     return (

@@ -65,7 +65,7 @@ package struct TensorProfiling: Sendable {
       }
       try packed.decode(record, part, into: &values, using: &workspace)
       for code in workspace.codes { codes[Int(code)] += 1 }
-      let first = grouping?.group(of: part.lowerBound) ?? 0
+      let first = workspace.firstGroup
       for (offset, scale) in workspace.scales.enumerated() {
         // A group that began in an earlier part has been counted there.
         guard let grouping, grouping.elements(of: first + offset).lowerBound >= part.lowerBound else { continue }

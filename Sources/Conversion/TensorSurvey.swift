@@ -5,8 +5,8 @@ import Reports
 
 /// Goes through the values of one tensor twice: for their range and moments, then for the histogram and the errors.
 struct TensorSurvey {
-  /// Codes of the elements; scales and zero points of their groups, from the group of the first element on.
-  typealias Parts = (codes: [UInt8], scales: [Float], zeroPoints: [Float])
+  /// Codes of the elements; scales and zero points of groups from `firstGroup` on, theirs among them.
+  typealias Parts = (codes: [UInt8], scales: [Float], zeroPoints: [Float], firstGroup: Int)
 
   private static let binCount = 24
   private static let partLength = 1 << 18
@@ -86,7 +86,7 @@ struct TensorSurvey {
     guard let encoding else { return }
     for code in parts.codes { usage[Int(code)] += 1 }
     let grouping = encoding.grouping(of: shape)
-    let first = grouping.group(of: elements.lowerBound)
+    let first = parts.firstGroup
     for (offset, scale) in parts.scales.enumerated() {
       // A group that began in an earlier part has been counted there.
       guard grouping.elements(of: first + offset).lowerBound >= elements.lowerBound else { continue }

@@ -40,6 +40,8 @@ struct Convert: ParsableCommand {
         The output head too, and one kind of layer in 8 bits:
           convert-model SOURCE -o OUT --include lm_head.weight \\
             --override '*.down_proj.weight: method=absmax, bits=8'
+        A file for llama.cpp:
+          convert-model SOURCE -o OUT.gguf --type Q4_K_M
       """)
 
   @Argument(help: "A model folder, a .safetensors file, or a model.safetensors.index.json.")
@@ -61,6 +63,8 @@ struct Convert: ParsableCommand {
 
   @OptionGroup(title: "Calibration") var calibration: CalibrationArguments
 
+  @OptionGroup(title: "GGUF (an output named .gguf)") var gguf: GGUFArguments
+
   @Flag(help: "Replace OUTPUT if it is a model folder.")
   var overwrite = false
 
@@ -75,6 +79,10 @@ struct Convert: ParsableCommand {
 
   func run() throws {
     try reportingErrors {
+      if gguf.isAsked(for: output) {
+        return try gguf.run(
+          source: source, output: output, overwrite: overwrite, durable: durable, dryRun: dryRun, running: running)
+      }
       var recipe = try makeRecipe()
       let checkpoint = try Checkpoint(FilePath(source))
       let evidence = try calibration.evidence.map { try openEvidence($0, for: checkpoint) }
@@ -179,6 +187,10 @@ struct Convert: ParsableCommand {
     recipe.overrides = choice.override
     recipe.nonFinite = choice.allowNonfinite
     recipe.calibration = try calibration.options()
+    if recipe.needsLearning, recipe.calibration.usesOriginalInputs {
+      throw ValidationError(
+        "--parallel-evidence: learned goes on from the inputs that quantized layers give; leave it out")
+    }
     recipe.scaling = calibration.scalingRecipe
     if calibration.scaling == ScalingChoice.none, recipe.inputScaling != nil {
       throw ValidationError("--scaling none: awq is a scaling; take zero-point or absmax for plain rounding")

@@ -20,7 +20,7 @@ struct Evaluate: ParsableCommand {
         convert-model evaluate OUT --text eval.txt --activations int8
       """)
 
-  @Argument(help: "A model folder or a .safetensors file with config.json beside it.")
+  @Argument(help: "A model folder, a .safetensors file with config.json beside it, or a .gguf file.")
   var model: String
 
   @Option(help: ArgumentHelp("A text file in UTF-8.", valueName: "file"))
@@ -28,6 +28,9 @@ struct Evaluate: ParsableCommand {
 
   @Option(help: ArgumentHelp("The model to compare with, usually the one it was made from.", valueName: "source"))
   var against: String?
+
+  @Option(help: ArgumentHelp("A folder with the tokenizer. (default: the model's own)", valueName: "folder"))
+  var tokenizer: String?
 
   @Option(name: [.short, .long], help: "Tokens of a window.")
   var window = 512
@@ -69,7 +72,7 @@ struct Evaluate: ParsableCommand {
     try reportingErrors {
       let subject = try Model(FilePath(model))
       let reference = try against.map { try Model(FilePath($0)) }
-      let tokenizer = try Tokenizer(folder: subject.folder)
+      let tokenizer = try ConvertModel.tokenizer(of: subject, named: tokenizer)
       let all = tokenizer.encode(try readText(FilePath(text)), addSpecialTokens: false)
       let windows = TextWindows(
         tokenLimit.map { Array(all.prefix($0)) } ?? all, length: window, stride: stride ?? window)

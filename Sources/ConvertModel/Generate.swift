@@ -53,7 +53,7 @@ struct Generate: ParsableCommand {
   func run() throws {
     try reportingErrors {
       let subject = try Model(FilePath(model))
-      let tokenizer = try Tokenizer(folder: subject.folder)
+      let tokenizer = try ConvertModel.tokenizer(of: subject, named: nil)
       let ends = try subject.endTokens()
       let interruption = Interruption()
       let start = tokenizer.encode(prompt, addSpecialTokens: true).filter {

@@ -46,12 +46,13 @@ struct Report: ParsableCommand {
       let display = ProgressDisplay(verb: "Comparing")
       defer { display.finish() }
       let source = try Checkpoint(FilePath(against))
-      let report = try Measurement(packed: FilePath(path), source: source)
+      var report = try Measurement(packed: FilePath(path), source: source)
         .run(sampling: .all, workers: running.workers) { progress in
           display.show(progress)
           return !interruption.isRequested
         }
       display.finish()
+      report.calibration = try CalibrationReport(beside: FilePath(path))
       if let html {
         let evaluated = try evaluation.map { try readJSONObject(FilePath($0)) }
         let profiles = try TensorProfiling(packed: FilePath(path), source: source).run(workers: running.workers) {

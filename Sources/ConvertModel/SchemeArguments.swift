@@ -45,6 +45,14 @@ struct SchemeArguments: ParsableArguments {
     help: "Codes around zero, or with zero points; for gptq and awq. (default: symmetric for gptq, not for awq)")
   var symmetric: Bool?
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      gptq: which columns form a group: neighbours ('columns'), or those that are quantized one after another \
+      ('activation', desc_act elsewhere), whose group index is stored. (default: columns)
+      """, valueName: "order"))
+  var groupOrder: GroupOrder?
+
   @Flag(help: "Store the scales of nf4 and fp4 in 8 bits (4.127 instead of 4.5 bits per weight).")
   var doubleQuantization = false
 
@@ -57,6 +65,7 @@ struct SchemeArguments: ParsableArguments {
     options.scaleSearch = scaleSearch
     options.doubleQuantization = doubleQuantization ? true : nil
     options.isSymmetric = symmetric
+    options.groupOrder = groupOrder
     return options
   }
 }
@@ -75,7 +84,8 @@ struct ChoiceArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "Quantize matching tensors differently: 'PATTERN: method=absmax, bits=8'. May be repeated; the last match counts.",
-      discussion: "Keys: method, bits, group-size, scale-type, scale-search, double-quantization, symmetric.",
+      discussion:
+        "Keys: method, bits, group-size, scale-type, scale-search, double-quantization, symmetric, group-order.",
       valueName: "pattern: key=value, …"))
   var override: [Recipe.Override] = []
 
@@ -205,6 +215,29 @@ struct CalibrationArguments: ParsableArguments {
   @Flag(help: "Give layers the inputs of the original model, not those that quantized layers before them give.")
   var parallelEvidence = false
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      learned: sweeps of coordinate descent over codes and scales by what a layer's outputs count for the model's \
+      predictions, after GPTQ; 0 for none.
+      """, valueName: "count"))
+  var coupledSweeps = LearningOptions().coupledSweeps
+
+  @Option(help: ArgumentHelp("learned: gradient steps for each block, towards its output.", valueName: "count"))
+  var iterations = LearningOptions().iterations
+
+  @Option(
+    help: ArgumentHelp(
+      "learned: gradient steps for the whole model, towards its predictions. Needs 24 bytes of memory for each weight.",
+      valueName: "count"))
+  var distill = LearningOptions().distillation
+
+  @Option(help: ArgumentHelp("learned: windows of a gradient step.", valueName: "count"))
+  var batchSize = LearningOptions().batchSize
+
+  @Option(help: ArgumentHelp("learned: the first step of a rounding offset, in codes.", valueName: "rate"))
+  var learningRate = LearningOptions().rate
+
   @Flag(help: "Round a layer to nearest where its error on held-out windows is lower then.")
   var fallbackRtn = false
 
@@ -218,6 +251,11 @@ struct CalibrationArguments: ParsableArguments {
     options.correction = parallelEvidence ? OutputCorrection.none : outputCorrection
     options.sweeps = sweeps
     options.fallsBack = fallbackRtn
+    options.learning.coupledSweeps = coupledSweeps
+    options.learning.iterations = iterations
+    options.learning.distillation = distill
+    options.learning.batchSize = batchSize
+    options.learning.rate = learningRate
     return options
   }
 
@@ -236,6 +274,13 @@ struct CalibrationArguments: ParsableArguments {
     }
     if let dampening, !(dampening > 0 && dampening <= GPTQ.largestDampening) {
       throw ValidationError("--dampening \(dampening): above 0, at most \(GPTQ.largestDampening)")
+    }
+    for (name, count) in [("coupled-sweeps", coupledSweeps), ("iterations", iterations), ("distill", distill)] {
+      guard (0...1_000_000).contains(count) else { throw ValidationError("--\(name) \(count): 0 to 1000000") }
+    }
+    guard (1...65536).contains(batchSize) else { throw ValidationError("--batch-size \(batchSize): 1 to 65536") }
+    guard learningRate >= 0, learningRate <= 0.5 else {
+      throw ValidationError("--learning-rate \(learningRate): 0 to 0.5, half of the way between two codes")
     }
     guard (0...1000).contains(sweeps) else { throw ValidationError("--sweeps \(sweeps): 0 to 1000") }
   }
@@ -323,6 +368,7 @@ struct ByteCount: ExpressibleByArgument, Hashable {
 
 extension Quantization.Method: ExpressibleByArgument {}
 extension ScaleSearch: ExpressibleByArgument {}
+extension GroupOrder: ExpressibleByArgument {}
 extension Recipe.NonFinitePolicy: ExpressibleByArgument {}
 
 extension ElementType: ExpressibleByArgument {
@@ -381,6 +427,9 @@ extension SchemeOptions {
     case "symmetric":
       isSymmetric = Bool(value)
       return isSymmetric != nil
+    case "group-order":
+      groupOrder = GroupOrder(rawValue: value)
+      return groupOrder != nil
     case "double-quantization":
       doubleQuantization = Bool(value)
       return doubleQuantization != nil

@@ -4,6 +4,7 @@ import Checkpoints
 import Conversion
 import Foundation
 import Models
+import Packing
 import Synchronization
 import SystemPackage
 import Tokenizers
@@ -34,6 +35,9 @@ func reportingErrors(_ body: () throws -> Void) throws {
     default: throw Exit.data
     }
   } catch let error as ModelError {
+    printError("\(error)")
+    throw Exit.data
+  } catch let error as GGUFError {
     printError("\(error)")
     throw Exit.data
   } catch let error as CalibrationError {

@@ -10,11 +10,12 @@ struct Unpack: ParsableCommand {
     discussion: """
       Writes the decoded weights in the types they had, so that any program loads the folder, transformers among them.
 
-      EXAMPLE
+      EXAMPLES
         convert-model unpack OUT -o DENSE
+        convert-model unpack FILE.gguf -o DENSE
       """)
 
-  @Argument(help: "A folder written by convert-model.")
+  @Argument(help: "A folder written by convert-model, or a .gguf file.")
   var path: String
 
   @Option(name: [.short, .customLong("output")], help: "The folder to write.")
@@ -33,6 +34,17 @@ struct Unpack: ParsableCommand {
       let interruption = Interruption()
       let display = ProgressDisplay(verb: "Unpacking")
       defer { display.finish() }
+      if GGUFFile.isGGUF(FilePath(path)) {
+        let unpacker = try GGUFUnpacker(FilePath(path), workers: running.workers)
+        let folder = try OutputFolder(FilePath(output), source: unpacker.path, overwrite: overwrite, durable: durable)
+        let written = try unpacker.run(into: folder) { progress in
+          display.show(progress)
+          return !interruption.isRequested
+        }
+        display.finish()
+        print(running.json ? written.json(path: output).text(indent: 2) : written.text(path: output))
+        return
+      }
       let unpacker = try Unpacker(FilePath(path), workers: running.workers)
       let folder = try OutputFolder(FilePath(output), source: unpacker.folder, overwrite: overwrite, durable: durable)
       let written = try unpacker.run(into: folder) { progress in

@@ -88,10 +88,15 @@ package struct LayoutSource: WeightSource {
 
 extension Model {
   /// The folder with the tokenizer and the other files.
-  package var folder: FilePath { FilePath(source.place) }
+  package var folder: FilePath {
+    source is GGUFSource ? FilePath(source.place).removingLastComponent() : FilePath(source.place)
+  }
 
   /// The tokens that end a text: `eos_token_id` of generation_config.json, or of config.json.
   package func endTokens() throws(CheckpointError) -> Set<Int32> {
+    if source is GGUFSource {
+      return Set([configuration["eos_token_id"]?.integer.flatMap { Int32(exactly: $0) }].compactMap { $0 })
+    }
     for name in ["generation_config.json", "config.json"] {
       let path = folder.appending(name)
       let document: JSONValue
@@ -109,7 +114,10 @@ extension Model {
 
   /// Opens a folder or file, packed, in a runtime's layout or of full precision, as a model that can be run.
   package init(_ path: FilePath) throws {
-    if PackedCheckpoint.isPacked(path) {
+    if GGUFFile.isGGUF(path) {
+      let source = try GGUFSource(GGUFFile(path))
+      try self.init(source, configuration: source.configuration)
+    } else if PackedCheckpoint.isPacked(path) {
       let packed = try PackedCheckpoint(path)
       try self.init(PackedSource(packed), configuration: packed.checkpoint.configuration)
     } else {

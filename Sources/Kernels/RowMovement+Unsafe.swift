@@ -130,3 +130,13 @@ package func addTransposed(_ x: Matrix, to y: Matrix) {
     for column in 0..<y.columns { y.base[row * y.columns + column] += x.base[column * x.columns + row] }
   }
 }
+
+/// Multiplies each row in use by a factor of its own.
+package func scaleRows(_ x: Matrix, by factors: [Float]) {
+  precondition(factors.count == x.rows)
+  for (row, factor) in factors.enumerated() {
+    let line = x.base + row * x.columns
+    // Bounds: a row in use.
+    combine(line, line, line, x.columns) { value, _ in factor * value }
+  }
+}

@@ -114,16 +114,7 @@ package struct BlockForward: Sendable {
     let projected = pool.take(rows: x.rows, columns: queryColumns + 2 * keyColumns)
     defer { pool.give(projected) }
     weights.attentionInput.apply(x, into: projected, workers: workers)
-    if let norm = weights.queryNorm { norm.applyToHeads(projected, from: 0, heads: form.heads, workers: workers) }
-    if let norm = weights.keyNorm {
-      norm.applyToHeads(projected, from: queryColumns, heads: form.keyValueHeads, workers: workers)
-    }
-    if let tables {
-      // Queries and keys stand side by side: heads of both are rotated in one go.
-      rotate(
-        projected, firstColumn: 0, heads: form.heads + form.keyValueHeads, headDimension: form.headDimension,
-        positions: batch.positions, cosines: tables.cosines, sines: tables.sines, workers: workers)
-    }
+    place(projected, batch, tables: tables)
     var keys = MatrixColumns(projected, from: queryColumns)
     var values = MatrixColumns(projected, from: queryColumns + keyColumns)
     var spans = batch.sequences.map { AttentionSpan(queries: $0, keys: $0) }
@@ -139,7 +130,23 @@ package struct BlockForward: Sendable {
       bias: relativeBias(reach: batch.longest - 1), into: attended, workers: workers)
   }
 
-  private func relativeBias(reach: Int) -> Matrix? {
+  /// Normalizes and rotates queries and keys, where the block does.
+  /// - Parameter projected: `[tokens, …]`: all query heads, all key heads, all value heads.
+  func place(_ projected: Matrix, _ batch: TokenBatch, tables: RotaryTables?) {
+    let form = block.attention.form
+    if let norm = weights.queryNorm { norm.applyToHeads(projected, from: 0, heads: form.heads, workers: workers) }
+    if let norm = weights.keyNorm {
+      norm.applyToHeads(
+        projected, from: form.heads * form.headDimension, heads: form.keyValueHeads, workers: workers)
+    }
+    guard let tables else { return }
+    // Queries and keys stand side by side: heads of both are rotated in one go.
+    rotate(
+      projected, firstColumn: 0, heads: form.heads + form.keyValueHeads, headDimension: form.headDimension,
+      positions: batch.positions, cosines: tables.cosines, sines: tables.sines, workers: workers)
+  }
+
+  func relativeBias(reach: Int) -> Matrix? {
     guard let description = block.attention.relativeBias, let table = weights.relativeBias else { return nil }
     let buckets = (-reach...reach).map(description.bucket)
     return Matrix(

@@ -9,8 +9,8 @@ package struct BlockWeights: Sendable {
 
   package struct Norms: Sendable {
     package internal(set) var before: LoadedNorm?
-    package let after: LoadedNorm?
-    package let onSum: LoadedNorm?
+    package internal(set) var after: LoadedNorm?
+    package internal(set) var onSum: LoadedNorm?
 
     fileprivate init(_ norms: BranchNorms, _ loader: WeightLoader) throws {
       before = try loader.norm(norms.before)
@@ -21,8 +21,8 @@ package struct BlockWeights: Sendable {
 
   package internal(set) var attentionInput: LoadedLinear
   package internal(set) var attentionOutput: LoadedLinear
-  package let queryNorm: LoadedNorm?
-  package let keyNorm: LoadedNorm?
+  package internal(set) var queryNorm: LoadedNorm?
+  package internal(set) var keyNorm: LoadedNorm?
   package internal(set) var attentionNorms: Norms
   /// `[heads, buckets]`.
   package let relativeBias: [[Float]]?

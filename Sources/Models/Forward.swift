@@ -128,7 +128,7 @@ package struct Forward: Sendable {
 }
 
 package struct LoadedHead: Sendable {
-  let norm: LoadedNorm?
+  package var norm: LoadedNorm?
   let projection: LoadedLinear?
   package let linear: LoadedLinear
   let softCap: Float?

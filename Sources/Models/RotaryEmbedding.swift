@@ -106,6 +106,15 @@ package struct RotaryEmbedding: Hashable, Sendable {
 package struct RotaryTables: Sendable {
   package let cosines: Matrix
   package let sines: Matrix
+  /// For the backward pass, which turns the other way.
+  let negatedSines: Matrix
+
+  init(cosines: Matrix, sines: Matrix) {
+    self.cosines = cosines
+    self.sines = sines
+    negatedSines = Matrix(rows: sines.rows, columns: sines.columns)
+    subtract(sines, from: negatedSines, workers: 1)
+  }
 }
 
 extension RotaryEmbedding {

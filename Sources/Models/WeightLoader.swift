@@ -12,8 +12,8 @@ package struct LoadedLinear: Sendable {
 
 package struct LoadedNorm: Sendable {
   package let description: NormDescription
-  package let weight: [Float]
-  package let bias: [Float]
+  package var weight: [Float]
+  package var bias: [Float]
 }
 
 /// Reads tensors of a model as float32 matrices, in parallel tiles.

@@ -12,6 +12,7 @@ package struct PackedCheckpoint: Sendable {
   private let codebooks: [NamedCodebook: [Float]]
   /// Of the tensors that have any; rising, and within the tensor.
   private let outlierColumns: [String: [Int32]]
+  private let groupIndices: [String: [Int32]]
 
   /// True where a folder, or the folder of a file, holds a manifest of ours.
   package static func isPacked(_ path: FilePath) -> Bool {
@@ -52,6 +53,7 @@ package struct PackedCheckpoint: Sendable {
     }
     let names = Set(present.map(\.name))
     var outlierColumns: [String: [Int32]] = [:]
+    var groupIndices: [String: [Int32]] = [:]
     for record in manifest.records {
       guard names.contains(record.file) else {
         throw CheckpointError(file: file, tensor: record.name, .field("file", expected: "one of 'files'"))
@@ -79,6 +81,9 @@ package struct PackedCheckpoint: Sendable {
         if member.role == .outlierColumns {
           outlierColumns[record.name] = try Self.columns(tensor, width: record.shape.last ?? 1)
         }
+        if member.role == .groupIndex, let grouping = record.encoding?.grouping(of: record.shape) {
+          groupIndices[record.name] = try Self.groupIndex(tensor, groups: grouping.groupsPerRow)
+        }
         guard claimed.insert(member.specification.name).inserted else {
           throw CheckpointError(
             file: file, tensor: record.name, .field("members", expected: "tensors of its own, not shared ones"))
@@ -91,16 +96,32 @@ package struct PackedCheckpoint: Sendable {
     }
     self.codebooks = codebooks
     self.outlierColumns = outlierColumns
+    self.groupIndices = groupIndices
+  }
+
+  private static func integers(_ tensor: CheckpointTensor) throws(CheckpointError) -> [Int32] {
+    var bytes: [UInt8] = []
+    try tensor.file.read(0..<tensor.entry.bytes.count, of: tensor.entry, into: &bytes)
+    return (0..<tensor.entry.elementCount).map { index in
+      Int32(bitPattern: (0..<4).reduce(UInt32(0)) { $0 | UInt32(bytes[4 * index + $1]) << UInt32(8 * $1) })
+    }
+  }
+
+  /// The group of each column.
+  private static func groupIndex(_ tensor: CheckpointTensor, groups: Int) throws(CheckpointError) -> [Int32] {
+    let index = try integers(tensor)
+    if let place = index.firstIndex(where: { $0 < 0 || $0 >= groups }) {
+      throw CheckpointError(
+        file: tensor.file.path.string, tensor: tensor.name,
+        .field("element \(place)", expected: "a group's number, below \(groups), not \(index[place])"))
+    }
+    return index
   }
 
   /// The outlier columns of a tensor whose last dimension is `width`.
   private static func columns(_ tensor: CheckpointTensor, width: Int) throws(CheckpointError) -> [Int32] {
-    var bytes: [UInt8] = []
-    try tensor.file.read(0..<tensor.entry.bytes.count, of: tensor.entry, into: &bytes)
     var columns: [Int32] = []
-    for index in 0..<tensor.entry.elementCount {
-      let bits = (0..<4).reduce(UInt32(0)) { $0 | UInt32(bytes[4 * index + $1]) << UInt32(8 * $1) }
-      let column = Int32(bitPattern: bits)
+    for (index, column) in try integers(tensor).enumerated() {
       guard column > columns.last ?? -1, column < width else {
         throw CheckpointError(
           file: tensor.file.path.string, tensor: tensor.name,
@@ -144,9 +165,11 @@ package struct PackedCheckpoint: Sendable {
   package struct Workspace: Sendable {
     /// The codes of the decoded elements, of a quantized tensor.
     package fileprivate(set) var codes: [UInt8] = []
-    /// Scales and zero points of the groups that the elements belong to, from the first one's group on.
+    /// Scales and zero points of groups next to each other, those that the elements belong to among them.
     package fileprivate(set) var scales: [Float] = []
     package fileprivate(set) var zeroPoints: [Float] = []
+    /// The number of that group.
+    package fileprivate(set) var firstGroup = 0
     fileprivate var outliers: [Float] = []
     fileprivate var bytes: [UInt8] = []
 
@@ -173,8 +196,11 @@ package struct PackedCheckpoint: Sendable {
     }
     guard !elements.isEmpty else { return }
     let grouping = encoding.grouping(of: record.shape)
-    let groups = grouping.group(of: elements.lowerBound)..<(grouping.group(of: elements.upperBound - 1) + 1)
     try readCodes(record, encoding, elements, role: .codes, into: &workspace.codes, &workspace.bytes)
+    if let index = groupIndices[record.name] {
+      return try decode(record, encoding, grouping, index, elements, into: &values, using: &workspace)
+    }
+    let groups = grouping.group(of: elements.lowerBound)..<(grouping.group(of: elements.upperBound - 1) + 1)
     try readScales(record, encoding, groups, &workspace)
     for group in groups {
       let members = grouping.elements(of: group).clamped(to: elements)
@@ -206,6 +232,28 @@ package struct PackedCheckpoint: Sendable {
       }
     }
   }
+
+  /// Elements whose codes have been read, of a tensor whose groups are not runs of columns.
+  private func decode(
+    _ record: PackedManifest.Record, _ encoding: WeightEncoding, _ grouping: Grouping, _ index: [Int32],
+    _ elements: Range<Int>, into values: inout [Float], using workspace: inout Workspace
+  ) throws(CheckpointError) {
+    let (width, perRow) = (grouping.rowLength, grouping.groupsPerRow)
+    let rows = elements.lowerBound / width..<((elements.upperBound - 1) / width + 1)
+    try readScales(record, encoding, rows.lowerBound * perRow..<rows.upperBound * perRow, &workspace)
+    let rowsPerMatrix = grouping.rows / (index.count / width)
+    for element in elements {
+      let (row, column) = (element / width, element % width)
+      let group = (row - rows.lowerBound) * perRow + Int(index[row / rowsPerMatrix * width + column])
+      let zeroPoint = workspace.zeroPoints.isEmpty ? encoding.middle : workspace.zeroPoints[group]
+      let range = AffineRange(
+        scale: workspace.scales[group], zeroPoint: zeroPoint, highestCode: encoding.highestCode)
+      values[element - elements.lowerBound] = range.value(of: workspace.codes[element - elements.lowerBound])
+    }
+  }
+
+  /// The group of each column, of a tensor whose groups are not runs of columns.
+  package func groupIndex(of record: PackedManifest.Record) -> [Int32]? { groupIndices[record.name] }
 
   /// The columns of a tensor that are stored beside its codes.
   package func outlierColumns(of record: PackedManifest.Record) -> [Int32] { outlierColumns[record.name] ?? [] }
@@ -254,6 +302,8 @@ package struct PackedCheckpoint: Sendable {
   private func readScales(
     _ record: PackedManifest.Record, _ encoding: WeightEncoding, _ groups: Range<Int>, _ workspace: inout Workspace
   ) throws(CheckpointError) {
+    workspace.firstGroup = groups.lowerBound
+    workspace.zeroPoints.removeAll(keepingCapacity: true)
     switch encoding.scales {
     case .plain(let type):
       try readFloats(record, .scales, type, groups, into: &workspace.scales, &workspace.bytes)

@@ -28,6 +28,7 @@ package enum PackedFormat {
     case scaleOffset = "scale_offset"
     case outlierColumns = "outlier_columns"
     case outlierWeights = "outlier_weights"
+    case groupIndex = "group_index"
     /// The bytes of a kept tensor, under its own name.
     case data
   }
@@ -64,6 +65,9 @@ package enum PackedFormat {
       members.append(member(.scaleCodes, .u8, perGroup))
       members.append(member(.blockScales, .f32, [(groups + blockSize - 1) / blockSize]))
       members.append(member(.scaleOffset, .f32, [1]))
+    }
+    if encoding.hasGroupIndex {
+      members.append(member(.groupIndex, .i32, Array(shape.dropLast(2)) + [shape.last ?? 1]))
     }
     if let outliers = encoding.outliers {
       let width = shape.last ?? 1

@@ -213,6 +213,7 @@ extension WeightEncoding {
       fields["scales"] = "nested"
       fields["scale_block_size"] = .integer(blockSize)
     }
+    if hasGroupIndex { fields["group_index"] = true }
     if let outliers {
       fields["outlier_columns"] = .integer(outliers.count)
       fields["outlier_type"] = .string(outliers.type.rawValue)
@@ -355,9 +356,15 @@ private struct ManifestReader {
     if case .nested = scales, case .affine = levels {
       throw fault("scales", "'F32', 'F16' or 'BF16' with affine levels", tensor: tensor)
     }
+    let outliers = try outliers(value, width: width, tensor: tensor)
+    let hasGroupIndex = value?["group_index"]?.bool ?? false
+    if hasGroupIndex {
+      guard case .group = sharing, case .affine = levels, outliers == nil else {
+        throw fault("group_index", "absent but for affine levels in groups, without outlier columns", tensor: tensor)
+      }
+    }
     return WeightEncoding(
-      bits: bits, levels: levels, sharing: sharing, scales: scales,
-      outliers: try outliers(value, width: width, tensor: tensor))
+      bits: bits, levels: levels, sharing: sharing, scales: scales, outliers: outliers, hasGroupIndex: hasGroupIndex)
   }
 
   private func outliers(

@@ -7,12 +7,18 @@ package struct TilePacker: Sendable {
   private let grouping: Grouping
   private let outlierColumns: [Int32]
 
-  /// - Parameter outlierColumns: as many as the encoding says.
-  package init(encoding: WeightEncoding, grouping: Grouping, outlierColumns: [Int32] = []) {
+  /// Elements of one of the matrices that the tensor stacks.
+  private let matrixLength: Int
+
+  /// - Parameters:
+  ///   - outlierColumns: as many as the encoding says.
+  ///   - matrices: how many matrices the tensor stacks.
+  package init(encoding: WeightEncoding, grouping: Grouping, outlierColumns: [Int32] = [], matrices: Int = 1) {
     precondition(outlierColumns.count == encoding.outliers?.count ?? 0)
     self.encoding = encoding
     self.grouping = grouping
     self.outlierColumns = outlierColumns
+    matrixLength = grouping.count / max(1, matrices)
   }
 
   /// - Parameters:
@@ -31,15 +37,17 @@ package struct TilePacker: Sendable {
       let count = stream(tile.codes, into: &buffer)
       try write(.codes, first * encoding.bits / 8, buffer, count)
     }
+    if encoding.hasGroupIndex, !tile.groupIndex.isEmpty {
+      let bytes = Self.bytes(tile.groupIndex)
+      try write(.groupIndex, first / matrixLength * bytes.count, bytes, bytes.count)
+    }
     if let outliers = encoding.outliers {
       let count = encodeElements(tile.outliers, as: outliers.type, into: &buffer)
       // Tiles of a tensor with outlier columns are whole rows.
       let row = first / grouping.rowLength
       try write(.outlierWeights, row * outliers.count * outliers.type.bitWidth / 8, buffer, count)
       if first == 0 {
-        let bytes = outlierColumns.flatMap { column in
-          (0..<4).map { UInt8(truncatingIfNeeded: UInt32(bitPattern: column) >> UInt32(8 * $0)) }
-        }
+        let bytes = Self.bytes(outlierColumns)
         try write(.outlierColumns, 0, bytes, bytes.count)
       }
     }
@@ -66,6 +74,13 @@ package struct TilePacker: Sendable {
         let count = encodeElements([scaleMean], as: .f32, into: &buffer)
         try write(.scaleOffset, 0, buffer, count)
       }
+    }
+  }
+
+  /// Little-endian.
+  private static func bytes(_ numbers: [Int32]) -> [UInt8] {
+    numbers.flatMap { number in
+      (0..<4).map { UInt8(truncatingIfNeeded: UInt32(bitPattern: number) >> UInt32(8 * $0)) }
     }
   }
 

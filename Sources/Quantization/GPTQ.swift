@@ -28,6 +28,8 @@ package struct GPTQ: Hashable, Sendable {
     /// The corrected weights at the group's turn, groups being runs in the order of quantization. With `activation` order
     /// that scatters groups over the columns, and a reader needs `groupIndex`.
     case corrected
+
+    package init(_ order: GroupOrder) { self = order == .activation ? .corrected : .original }
   }
 
   package let scheme: WeightScheme

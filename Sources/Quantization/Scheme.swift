@@ -13,13 +13,16 @@ package struct WeightScheme: Hashable, Sendable {
   package let scaleSearch: ScaleSearch
   /// Store the scales of NF4 and FP4 in eight bits, in blocks of 256 (QLoRA, arXiv 2305.14314, section 3).
   package let doubleQuantization: Bool
-  /// Codes around zero, without a stored zero point. Chosen for GPTQ and AWQ; the other methods are one or the other.
+  /// Codes around zero, without a stored zero point. Chosen for calibrated methods; the others are one or the other.
   package let isSymmetric: Bool
+  /// Which columns form a group.
+  package let groupOrder: GroupOrder
 
   /// What is left nil takes the method's usual value.
   package init(
     method: Method, bits: Int? = nil, granularity: Granularity? = nil, scaleType: ElementType? = nil,
-    scaleSearch: ScaleSearch? = nil, doubleQuantization: Bool = false, isSymmetric: Bool? = nil
+    scaleSearch: ScaleSearch? = nil, doubleQuantization: Bool = false, isSymmetric: Bool? = nil,
+    groupOrder: GroupOrder? = nil
   ) throws(SchemeError) {
     let symmetry = isSymmetric ?? method.isUsuallySymmetric
     let scaleSearch = scaleSearch ?? (method.isCalibrated ? (symmetry ? .signedMSE : .mse) : .none)
@@ -47,6 +50,8 @@ package struct WeightScheme: Hashable, Sendable {
     self.scaleType = scaleType
     self.scaleSearch = scaleSearch
     self.doubleQuantization = doubleQuantization
+    self.groupOrder = groupOrder ?? .columns
+    if self.groupOrder == .activation, method != .gptq { throw .groupOrder(method: method) }
     self.isSymmetric = method.isCalibrated ? symmetry : method.isUsuallySymmetric
     if scaleSearch == .signedMSE, !self.isSymmetric || granularity == .tensor { throw .signedSearch(method: method) }
     if let isSymmetric, isSymmetric != self.isSymmetric {
@@ -72,6 +77,7 @@ package struct WeightScheme: Hashable, Sendable {
     self.scaleSearch = scaleSearch
     doubleQuantization = other.doubleQuantization
     isSymmetric = other.isSymmetric
+    groupOrder = .columns
   }
 
   /// How codes of this scheme turn back into weights.
@@ -79,7 +85,7 @@ package struct WeightScheme: Hashable, Sendable {
     let levels: WeightEncoding.Levels =
       switch method {
       case .absmax, .llmInt8: .affine(.middle)
-      case .gptq, .awq: .affine(isSymmetric ? .middle : .integer)
+      case .gptq, .awq, .learned: .affine(isSymmetric ? .middle : .integer)
       case .zeroPoint: .affine(.integer)
       case .hqq: .affine(.float)
       case .nf4: .codebook(.nf4)
@@ -93,7 +99,8 @@ package struct WeightScheme: Hashable, Sendable {
       }
     return WeightEncoding(
       bits: bits, levels: levels, sharing: sharing,
-      scales: doubleQuantization ? .nested(blockSize: DoubleQuantization.blockSize) : .plain(scaleType))
+      scales: doubleQuantization ? .nested(blockSize: DoubleQuantization.blockSize) : .plain(scaleType),
+      hasGroupIndex: groupOrder == .activation && granularity != .row)
   }
 
   /// True where the scale of a group follows from its largest magnitude, whatever its other values.
@@ -109,15 +116,16 @@ package enum Method: String, CaseIterable, Hashable, Sendable {
   case hqq
   case gptq
   case awq
+  case learned
   case llmInt8 = "llm-int8"
 
   /// Whether the method looks at the inputs of layers, so that the model must be run.
-  package var isCalibrated: Bool { self == .gptq || self == .awq }
+  package var isCalibrated: Bool { self == .gptq || self == .awq || self == .learned }
 
   /// Whether its codes are integers whose inputs may be scaled first.
   package var takesScaledInputs: Bool { isCalibrated || self == .absmax || self == .zeroPoint }
 
-  var isUsuallySymmetric: Bool { self == .gptq || self == .absmax || self == .llmInt8 }
+  var isUsuallySymmetric: Bool { self == .gptq || self == .learned || self == .absmax || self == .llmInt8 }
 
   /// Whether the method needs statistics of the inputs of each layer, from which outlier features are told.
   package var needsStatistics: Bool { self == .llmInt8 }
@@ -133,6 +141,8 @@ package enum Method: String, CaseIterable, Hashable, Sendable {
     case .fp4: "4-bit float (bitsandbytes' table)"
     case .gptq:
       "integers chosen column by column so that later ones make up for the errors of earlier ones; runs the model"
+    case .learned:
+      "integers and ranges learned by gradient steps from GPTQ's, so that blocks or predictions stay; runs the model"
     case .awq:
       "integers rounded to nearest after large inputs were scaled to count more, in clipped ranges; runs the model"
     case .llmInt8:
@@ -148,7 +158,7 @@ package enum Method: String, CaseIterable, Hashable, Sendable {
   func usualGranularity(bits: Int) -> Granularity {
     switch self {
     case .nf4, .fp4, .hqq: .group(64)
-    case .absmax, .zeroPoint, .gptq, .awq, .llmInt8: bits == 8 ? .row : .group(128)
+    case .absmax, .zeroPoint, .gptq, .awq, .learned, .llmInt8: bits == 8 ? .row : .group(128)
     }
   }
 }
@@ -161,6 +171,15 @@ package enum Granularity: Hashable, Sendable {
   /// This many consecutive input columns of a row, the last group of a row shorter if need be. For the four-bit floats:
   /// a block of the flattened tensor.
   case group(Int)
+}
+
+/// Which columns form a group.
+package enum GroupOrder: String, CaseIterable, Hashable, Sendable {
+  /// Runs of neighbouring columns.
+  case columns
+  /// Runs in the order in which GPTQ quantizes: columns with inputs of like size share a scale, and ranges come from the
+  /// corrected weights. The group of each column is stored (`desc_act` with `g_idx` elsewhere).
+  case activation
 }
 
 /// How the range of a group is chosen.
@@ -185,6 +204,7 @@ package enum SchemeError: Error, Hashable, CustomStringConvertible {
   case searchNotUsed(method: Method)
   case symmetry(method: Method, symmetric: Bool)
   case signedSearch(method: Method)
+  case groupOrder(method: Method)
   case doubleQuantization(method: Method)
   case doubleQuantizationScaleType
   case scaleType(ElementType)
@@ -205,11 +225,13 @@ package enum SchemeError: Error, Hashable, CustomStringConvertible {
     case .needsRows(let method): "\(method.rawValue) has one scale per row: leave out the group size"
     case .searchNotUsed(let method): "\(method.rawValue) chooses its own ranges: leave out the scale search"
     case .signedSearch(let method):
-      "scale search mse-signed is for symmetric codes (absmax, gptq, awq) in rows or groups, not for this \(method.rawValue);"
-        + " take mse"
+      "scale search mse-signed is for symmetric codes (absmax, gptq, awq, learned) in rows or groups, not for this"
+        + " \(method.rawValue); take mse"
     case .symmetry(let method, let symmetric):
-      "\(method.rawValue) is not \(symmetric ? "symmetric" : "asymmetric"); absmax is symmetric, zero-point is not, gptq"
-        + " and awq can be either"
+      "\(method.rawValue) is not \(symmetric ? "symmetric" : "asymmetric"); absmax is symmetric; zero-point is not; gptq,"
+        + " awq and learned can be either"
+    case .groupOrder(let method):
+      "groups in activation order are gptq's; \(method.rawValue) has groups of neighbouring columns"
     case .doubleQuantization(let method):
       "double quantization is for nf4 and fp4, whose scales are 32-bit; \(method.rawValue) can store 16-bit ones"
         + " (scale type f16 or bf16)"

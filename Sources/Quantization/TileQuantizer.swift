@@ -41,6 +41,8 @@ package struct QuantizedTile: Sendable {
   package fileprivate(set) var blockScales: [Float] = []
   /// The weights of the outlier columns, row by row; else empty.
   package fileprivate(set) var outliers: [Float] = []
+  /// The group of each column, with the first tile of a weight whose groups are not runs of columns; else empty.
+  package private(set) var groupIndex: [Int32] = []
   /// Of each group, while the tile is quantized.
   fileprivate var magnitudes: [Float] = []
   fileprivate var ranges: [AffineRange] = []
@@ -50,7 +52,8 @@ package struct QuantizedTile: Sendable {
   package init() {}
 
   /// What was quantized elsewhere.
-  package init(codes: [UInt8], scales: [Float], zeroPoints: [Float]) {
+  package init(codes: [UInt8], scales: [Float], zeroPoints: [Float], groupIndex: [Int32] = []) {
+    self.groupIndex = groupIndex
     self.codes = codes
     self.scales = scales
     self.zeroPoints = zeroPoints

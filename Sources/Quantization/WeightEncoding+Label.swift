@@ -14,7 +14,7 @@ extension WeightEncoding {
       switch sharing {
       case .tensor: "tensor"
       case .row: "row"
-      case .group(let size): "g\(size)"
+      case .group(let size): "g\(size)" + (hasGroupIndex ? " indexed" : "")
       case .block(let size): "b\(size)"
       }
     let stored: String =

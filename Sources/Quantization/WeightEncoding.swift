@@ -51,18 +51,25 @@ package struct WeightEncoding: Hashable, Sendable {
   package let sharing: Sharing
   package let scales: Scales
   package let outliers: Outliers?
+  /// Whether the groups of a row are not runs of columns, but what an index stored with the tensor says: the group of
+  /// each column (`g_idx` of GPTQ files). Only with `Sharing.group`.
+  package let hasGroupIndex: Bool
 
-  package init(bits: Int, levels: Levels, sharing: Sharing, scales: Scales, outliers: Outliers? = nil) {
+  package init(
+    bits: Int, levels: Levels, sharing: Sharing, scales: Scales, outliers: Outliers? = nil, hasGroupIndex: Bool = false
+  ) {
     self.bits = bits
     self.levels = levels
     self.sharing = sharing
     self.scales = scales
     self.outliers = outliers
+    self.hasGroupIndex = hasGroupIndex
   }
 
   /// The same codes with outlier columns beside them.
   package func with(_ outliers: Outliers?) -> WeightEncoding {
-    WeightEncoding(bits: bits, levels: levels, sharing: sharing, scales: scales, outliers: outliers)
+    WeightEncoding(
+      bits: bits, levels: levels, sharing: sharing, scales: scales, outliers: outliers, hasGroupIndex: hasGroupIndex)
   }
 
   /// Whether a row is a scale times integers from −128 to 127, so that products can be made of the integers.

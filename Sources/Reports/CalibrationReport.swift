@@ -1,4 +1,5 @@
 import Checkpoints
+import OrderedCollections
 
 /// What calibration did to each layer, as `calibration_report.json` beside the weights tells.
 package struct CalibrationReport: Hashable, Sendable {
@@ -48,5 +49,47 @@ package struct CalibrationReport: Hashable, Sendable {
     }
     self.layers = layers
     windows = json["windows"] ?? .null
+  }
+}
+
+extension CalibrationReport {
+  /// Whether errors were measured on held-out tokens.
+  var isMeasured: Bool { layers.contains { $0.outputError != nil } }
+
+  /// The errors of outputs as a table.
+  var text: String {
+    let columns = [
+      TableColumn(title: "layer"), TableColumn(title: "tokens", isNumber: true),
+      TableColumn(title: "output error", isNumber: true), TableColumn(title: "of rounding", isNumber: true),
+      TableColumn(title: "ratio, 95 %", isNumber: true), TableColumn(title: "note"),
+    ]
+    let rows = layers.map { layer in
+      [
+        layer.name, "\(layer.tokens)", layer.outputError.map(Figures.percent) ?? "–",
+        layer.plainError.map(Figures.percent) ?? "–",
+        layer.ratio.map {
+          Figures.fixed($0, 3) + (layer.ratioMargin.map { " ± \(Figures.fixed($0, 3))" } ?? "")
+        } ?? "–",
+        layer.fallback.map { "rounded to nearest: \($0)" } ?? (layer.isWorse ? "WORSE than rounding to nearest" : ""),
+      ]
+    }
+    return "Output error on tokens held out of calibration, and that of rounding to nearest\n" + table(columns, rows)
+  }
+}
+
+extension CalibrationReport.Layer {
+  var name: String { tensor.printable + (expert.map { ", expert \($0)" } ?? "") }
+
+  var json: JSONValue {
+    var fields: OrderedDictionary<String, JSONValue> = ["tensor": .string(tensor)]
+    if let expert { fields["expert"] = .integer(expert) }
+    fields["tokens"] = .integer(tokens)
+    fields["output_error"] = outputError.map { .real($0) } ?? .null
+    fields["output_error_rtn"] = plainError.map { .real($0) } ?? .null
+    fields["ratio"] = ratio.map { .real($0) } ?? .null
+    fields["ratio_margin_95"] = ratioMargin.map { .real($0) } ?? .null
+    fields["worse_than_rtn"] = .bool(isWorse)
+    if let fallback { fields["rounded_to_nearest"] = .string(fallback) }
+    return .object(fields)
   }
 }

@@ -36,11 +36,14 @@ package struct Inspection: Sendable {
   package let tensors: [Tensor]
   /// Bytes of the same tensors as they were before packing; nil where nothing is packed.
   package let sourceByteCount: Int?
+  /// Keys and values beside the tensors, for formats that have them.
+  package let metadata: [(key: String, value: String)]
 
   package init(
     path: String, kind: String, modelType: String?, files: [(name: String, byteCount: Int, note: String)],
-    tensors: [Tensor], sourceByteCount: Int?
+    tensors: [Tensor], sourceByteCount: Int?, metadata: [(key: String, value: String)] = []
   ) {
+    self.metadata = metadata
     self.path = path
     self.kind = kind
     self.modelType = modelType
@@ -85,6 +88,10 @@ extension Inspection {
     var lines = ["\(path): \(kind)"]
     if let modelType { lines.append("Model type: \(modelType)") }
     var parts = [lines.joined(separator: "\n")]
+    if !metadata.isEmpty {
+      parts.append(
+        table([TableColumn(title: "key"), TableColumn(title: "value")], metadata.map { [$0.key.printable, $0.value] }))
+    }
     if !tensors.isEmpty {
       let columns = [
         TableColumn(title: "tensor"), TableColumn(title: "shape"), TableColumn(title: "format"),
@@ -170,6 +177,9 @@ extension Inspection {
     members["memory_bytes"] = memory
     members["files"] = .array(
       files.map { ["name": .string($0.name), "bytes": .integer($0.byteCount), "what": .string($0.note)] })
+    if !metadata.isEmpty {
+      members["metadata"] = .array(metadata.map { ["key": .string($0.key), "value": .string($0.value)] })
+    }
     members["tensors"] = .array(
       tensors.map {
         [

@@ -36,6 +36,7 @@ extension ModelReport {
       "worst": .array(worst(10).map { .string($0.name) }),
       "altered": .array(altered.map { .string($0.name) }),
       "tensors": .array(tensors.map(\.json)),
+      "layers": .array((calibration?.layers ?? []).map(\.json)),
     ]
   }
 }

@@ -12,6 +12,7 @@ extension ModelReport {
       if !folded.isEmpty { parts.append(Self.foldedTitle + Self.foldedTable(folded)) }
       if measured.count > 10 { parts.append("Worst ten by relative error\n" + Self.errorTable(worst(10))) }
     }
+    if let calibration, calibration.isMeasured { parts.append(calibration.text) }
     if !kept.isEmpty {
       let rows = kept.map { report in
         [report.name.printable, Figures.bytes(report.storedByteCount), report.reason]

@@ -82,6 +82,8 @@ package struct ModelReport: Sendable {
   /// Bytes of those files that belong to no source tensor: headers, and codebooks.
   package let headerBytes: Int
   package let codebookBytes: Int
+  /// What calibration measured; nil where there was none.
+  package var calibration: CalibrationReport?
 
   package init(
     tensors: [TensorReport], coverage: Coverage, sourceFileBytes: Int, storedFileBytes: Int, headerBytes: Int,

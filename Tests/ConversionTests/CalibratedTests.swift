@@ -87,6 +87,39 @@ import Tokenizers
     #expect(try contents(try convert(source, to: "c", tokens: tokens, memoryLimit: 0).output) == first)
   }
 
+  @Test("Groups in activation order are found again by the stored index", arguments: ["llama", "mixtral-fused"])
+  func groupsInActivationOrder(_ name: String) throws {
+    let source = Fixtures.path("architectures/\(name)/model.safetensors")
+    let (outcomes, output) = try convert(source, to: "out", tokens: randomTokens(640, below: 36)) { recipe in
+      recipe.options.groupOrder = .activation
+    }
+    let ratios = outcomes.compactMap { $0.heldOut?.ratio }
+    #expect(ratios.count { $0 < 1 } * 10 >= ratios.count * 7, "\(ratios)")
+    let packed = try PackedCheckpoint(output)
+    var workspace = PackedCheckpoint.Workspace()
+    for record in packed.manifest.records where record.encoding != nil {
+      let index = try #require(packed.groupIndex(of: record))
+      #expect(index != index.sorted())
+      // A part that begins within a row decodes to the same as the whole.
+      var (whole, part) = ([Float](), [Float]())
+      try packed.decode(record, 0..<record.elementCount, into: &whole, using: &workspace)
+      let range = 8..<min(record.elementCount, 8 + 3 * (record.shape.last ?? 1))
+      try packed.decode(record, range, into: &part, using: &workspace)
+      #expect(part == Array(whole[range]))
+    }
+    // An index that names a group that is not there.
+    let record = try #require(packed.manifest.records.first { $0.encoding != nil })
+    let member = try #require(packed.checkpoint["\(record.name).group_index"])
+    let file = member.file.path
+    var bytes = try readWhole(file)
+    let place = member.entry.bytes.lowerBound
+    bytes[place + 3] = 0x40
+    try FileManager.default.removeItem(atPath: file.string)
+    try Data(bytes).write(to: URL(fileURLWithPath: file.string))
+    let error = #expect(throws: CheckpointError.self) { _ = try PackedCheckpoint(output) }
+    #expect(error?.description.contains("a group's number, below") ?? false, "\(error?.description ?? "")")
+  }
+
   @Test func itBeatsRoundingToNearestOnATrainedModel() throws {
     let tiny = Fixtures.path("tiny-llama")
     let tokenizer = try Tokenizer(folder: tiny)

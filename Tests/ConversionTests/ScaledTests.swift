@@ -124,7 +124,7 @@ import Testing
   @Test func reportsCompareNoFoldedValues() throws {
     let source = fixture("llama")
     let (outcomes, output, windows) = try convert(source, to: "out") { $0.exclude = ["*.0.self_attn.v_proj.weight"] }
-    let summary = CalibrationSummary(outcomes, windows: windows)
+    let summary = try #require(CalibrationSummary(outcomes, windows: windows, evidence: nil))
     #expect(summary.text.contains("Scaled inputs: "))
     try Data(summary.json.text().utf8).write(
       to: URL(fileURLWithPath: output.appending(CalibrationSummary.fileName).string))

@@ -52,6 +52,32 @@ import Testing
     #expect(try again.json["totals"]?["quantized_tensors"]?.integer == 21)
   }
 
+  @Test func aModelBecomesAGGUFFileThatIsInspectedEvaluatedAndUnpacked() async throws {
+    let file = path("tiny.gguf")
+    let planned = try await run(tiny, "-o", file, "--type", "Q8_0", "--dry-run")
+    #expect(planned.code == 0 && planned.output.contains("token_embd.weight"))
+    #expect(!FileManager.default.fileExists(atPath: file))
+    let converted = try await run(tiny, "-o", file, "--type", "q8_0", "--json")
+    #expect(converted.code == 0 && converted.error.isEmpty)
+    #expect(try converted.json["architecture"] == "llama")
+    #expect(try await run(tiny, "-o", file).code == 73)
+    let inspected = try await run("inspect", file)
+    #expect(inspected.code == 0 && inspected.output.contains("general.architecture"))
+    #expect(inspected.output.contains("blk.0.attn_q.weight"))
+    let text = Fixtures.path("text/tiny-eval.txt").string
+    let evaluated = try await run(
+      "evaluate", file, "--text", text, "--against", tiny, "--window", "128", "--tokens", "1024", "--json")
+    #expect(evaluated.code == 0 && evaluated.error.isEmpty)
+    let unpacked = try await run("unpack", file, "-o", path("dense"))
+    #expect(unpacked.code == 0 && unpacked.output.contains("decoded"))
+    let again = try await run("evaluate", path("dense"), "--text", text, "--window", "128", "--tokens", "1024")
+    #expect(again.code == 0)
+    let refused = try await run(Fixtures.path("architectures/opt").string, "-o", path("opt.gguf"))
+    #expect(refused.code == 65 && refused.error.contains("'opt' has no GGUF names here"))
+    let notAMatrix = try await run(tiny, "-o", path("other.gguf"), "--imatrix", file)
+    #expect(notAMatrix.code == 65 && notAMatrix.error.contains("is no imatrix file"))
+  }
+
   @Test func aModelIsEvaluatedAgainstItsSourceAndContinuesATextAsBefore() async throws {
     _ = try await run(tiny, "-o", path("out"), "--method", "absmax")
     let text = Fixtures.path("text/tiny-eval.txt").string

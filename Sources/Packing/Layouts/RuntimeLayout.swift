@@ -132,7 +132,8 @@ extension RuntimeLayout {
   /// Whether weights of this encoding have a place in the layout, whatever their shape.
   package func holds(_ encoding: WeightEncoding) -> Bool {
     let rules = rules
-    guard encoding.outliers == nil else { return false }
+    // Groups in the order of activations are read, but not written.
+    guard encoding.outliers == nil, !encoding.hasGroupIndex else { return false }
     switch encoding.levels {
     case .affine(let zeroPoint):
       guard rules.widths[zeroPoint]?.contains(encoding.bits) ?? false else { return false }

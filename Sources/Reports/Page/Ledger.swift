@@ -35,8 +35,8 @@ package struct Ledger: Sendable {
   package let kinds: [String]
   package let isCalibrated: Bool
 
-  package init(_ report: ModelReport, profiles: [String: TensorProfile], calibration: CalibrationReport?) {
-    let layers = Dictionary(grouping: calibration?.layers ?? [], by: \.tensor)
+  package init(_ report: ModelReport, profiles: [String: TensorProfile]) {
+    let layers = Dictionary(grouping: report.calibration?.layers ?? [], by: \.tensor)
     entries = report.tensors.map { tensor in
       let place = Self.place(of: tensor.name)
       return Entry(

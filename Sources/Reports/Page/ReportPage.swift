@@ -9,20 +9,18 @@ package struct ReportPage: Sendable {
   package let title: String
   package let report: ModelReport
   package let ledger: Ledger
-  package let calibration: CalibrationReport?
   /// What `evaluate --json` printed.
   package let evaluation: JSONValue?
   /// How it was made: names and values, in order.
   package let provenance: [(name: String, value: String)]
 
   package init(
-    title: String, report: ModelReport, profiles: [String: TensorProfile], calibration: CalibrationReport?,
-    evaluation: JSONValue?, provenance: [(name: String, value: String)]
+    title: String, report: ModelReport, profiles: [String: TensorProfile], evaluation: JSONValue?,
+    provenance: [(name: String, value: String)]
   ) {
     self.title = title
     self.report = report
-    ledger = Ledger(report, profiles: profiles, calibration: calibration)
-    self.calibration = calibration
+    ledger = Ledger(report, profiles: profiles)
     self.evaluation = evaluation
     self.provenance = provenance
   }
@@ -163,8 +161,8 @@ package struct ReportPage: Sendable {
 
   private var warnings: [String] {
     var lines = report.altered.map { "\($0.name.printable) was to be kept, but its bytes differ." }
-    for layer in calibration?.layers ?? [] {
-      let name = layer.tensor.printable + (layer.expert.map { ", expert \($0)" } ?? "")
+    for layer in report.calibration?.layers ?? [] {
+      let name = layer.name
       if let reason = layer.fallback { lines.append("\(name) was rounded to nearest: \(reason).") }
       if layer.isWorse, let ratio = layer.ratio {
         let margin = layer.ratioMargin.map { " ± \(Figures.fixed($0, 3))" } ?? ""

@@ -1,0 +1,276 @@
+import Checkpoints
+import Evaluation
+import Kernels
+import Models
+import OrderedCollections
+import Packing
+import Quantization
+import Reports
+import SystemPackage
+import Tokenizers
+
+/// Writes a model as a GGUF file: names and metadata as llama.cpp expects them, weights in the types of a mix.
+///
+/// The plan is complete before any work. Tiles are whole rows, and whole heads where rows change places; what a tile
+/// becomes depends on its values and the importance of its columns alone, so the file is the same for any number of
+/// threads. Memory is a tile's for each thread, and the metadata.
+package struct GGUFConversion: Sendable {
+  package struct Options: Sendable {
+    package var mix: GGUFMix
+    package var importance: ImportanceMatrix?
+    /// The imatrix as the user named it, for the record in the file.
+    package var importanceFile: String?
+    package var writesTokenizer = true
+
+    package init(mix: GGUFMix) { self.mix = mix }
+  }
+
+  /// One tensor of the file.
+  private struct Item: Sendable {
+    let specification: GGUFSpecification
+    let origin: Origin
+    let importance: [Float]?
+    let rowsPerTile: Int
+
+    var rows: Int { specification.shape.dropLast().reduce(1, *) }
+    var columns: Int { specification.shape.last ?? 1 }
+    var tileCount: Int { (rows + rowsPerTile - 1) / rowsPerTile }
+  }
+
+  private enum Origin: Sendable {
+    case constant([Float])
+    /// Rows as they are, plus an offset.
+    case rows(String, offset: Float)
+    /// Rows of heads of so many, the two halves of each side by side.
+    case heads(String, rows: Int)
+    /// Stored `[columns, rows]`.
+    case transposed(String)
+  }
+
+  private let source: any WeightSource
+  private let items: [Item]
+  package let layout: GGUFLayout
+  package let metadata: GGUFMetadata
+  /// Tensors of the source that have no place in the file, with the reason.
+  package let dropped: [(name: String, reason: String)]
+  package let summary: GGUFSummary
+
+  /// - Parameters:
+  ///   - source: the weights.
+  ///   - configuration: config.json.
+  ///   - folder: where the tokenizer is.
+  package init(
+    _ source: any WeightSource, configuration: JSONValue?, folder: FilePath, _ options: Options
+  ) throws {
+    self.source = source
+    let model = try GGUFModel(configuration: configuration, file: source.place)
+    let architecture = model.architecture
+    let prefix = architecture.prefix(of: source.tensorNames)
+    let situation = GGUFMix.Situation(
+      blockCount: model.blockCount, headsPerKey: model.heads / model.keyValueHeads, isTied: model.isTied,
+      hasImportance: options.importance != nil)
+    var dropped: [(String, String)] = []
+    var placed: [(rank: Int, item: Item)] = []
+    for name in source.tensorNames {
+      if GGUFArchitecture.isBuffer(name) {
+        dropped.append((name, "a constant that runtimes compute"))
+        continue
+      }
+      guard let place = architecture.place(of: name, prefix: prefix), let shape = source.shape(of: name),
+        place.layer.map({ $0 < model.blockCount }) ?? true
+      else { throw GGUFError(file: source.place, tensor: name, .noPlace(architecture: architecture.name)) }
+      if place.part == "output", model.isTied {
+        dropped.append((name, "the embedding serves as output head"))
+        continue
+      }
+      placed.append((place.rank, try Self.item(name, shape, place, model, situation, options, source.place)))
+    }
+    for (name, values) in model.constants {
+      let specification = GGUFSpecification(name: name, type: .f32, shape: [values.count])
+      placed.append(
+        (-1, Item(specification: specification, origin: .constant(values), importance: nil, rowsPerTile: 1)))
+    }
+    placed.sort { ($0.rank, $0.item.specification.name) < ($1.rank, $1.item.specification.name) }
+    items = placed.map(\.item)
+    self.dropped = dropped
+    let written = Set(items.map(\.specification.name))
+    for needed in ["token_embd.weight", "output_norm.weight"] + (model.isTied ? [] : ["output.weight"])
+    where !written.contains(needed) {
+      throw GGUFError(file: source.place, tensor: needed, .missingTensor)
+    }
+    var metadata: GGUFMetadata = [
+      "general.architecture": .string(architecture.name), "general.type": .string("model"),
+      "general.name": .string(folder.lastComponent?.string ?? "model"),
+      "general.file_type": .uint32(options.mix.fileType), "general.quantization_version": .uint32(2),
+    ]
+    metadata.merge(model.metadata) { first, _ in first }
+    let embedding = items.first { $0.specification.name == "token_embd.weight" }
+    let tokenizer: GGUFMetadata
+    if let file = (source as? GGUFSource)?.file, options.writesTokenizer {
+      tokenizer = file.header.metadata.filter { $0.key.hasPrefix("tokenizer.") }
+    } else {
+      tokenizer = try GGUFTokenizer.metadata(
+        folder: folder, size: embedding?.rows ?? 0, configuration: configuration, isWanted: options.writesTokenizer)
+    }
+    metadata.merge(tokenizer) { first, _ in first }
+    if let importance = options.importance {
+      metadata["quantize.imatrix.file"] = .string(options.importanceFile ?? "")
+      metadata["quantize.imatrix.dataset"] = .string(importance.datasets.first ?? "")
+      metadata["quantize.imatrix.entries_count"] = .int32(Int32(clamping: importance.means.count))
+      metadata["quantize.imatrix.chunks_count"] = .int32(Int32(clamping: importance.chunkCount))
+    }
+    self.metadata = metadata
+    layout = GGUFLayout(items.map(\.specification), metadata: metadata)
+    summary = GGUFSummary(
+      architecture: architecture.name, mix: options.mix.rawValue, fileSize: layout.fileSize,
+      tensors: items.map {
+        GGUFSummary.Tensor(
+          name: $0.specification.name, type: $0.specification.type, shape: $0.specification.shape,
+          byteCount: $0.specification.byteCount, isWeighed: $0.importance != nil)
+      }, dropped: dropped.map { GGUFSummary.Dropped(name: $0.0, reason: $0.1) })
+  }
+
+  private static func item(
+    _ name: String, _ shape: [Int], _ place: GGUFArchitecture.Place, _ model: GGUFModel, _ situation: GGUFMix.Situation,
+    _ options: Options, _ file: String
+  ) throws(GGUFError) -> Item {
+    guard (1...2).contains(shape.count), shape.allSatisfy({ $0 > 0 }) else {
+      throw GGUFError(file: file, tensor: name, .shape(shape, expected: "a vector or a matrix"))
+    }
+    guard place.name.utf8.count <= GGUFHeader.nameLimit else {
+      throw GGUFError(file: file, tensor: name, .nameTooLong(place.name))
+    }
+    let stored = place.isTransposed ? Array(shape.reversed()) : shape
+    let type = options.mix.type(
+      of: place.part, layer: place.layer, shape: stored, isMatrix: place.name.hasSuffix(".weight"), in: situation)
+    var origin = Origin.rows(
+      name, offset: place.part.hasSuffix("norm") && place.name.hasSuffix(".weight") ? model.architecture.normOffset : 0)
+    var unit = 1
+    if place.isTransposed {
+      origin = .transposed(name)
+    } else if model.architecture.permutesHeads, place.part == "attn_q" || place.part == "attn_k" {
+      let heads = place.part == "attn_q" ? model.heads : model.keyValueHeads
+      guard stored[0] == heads * model.headDimension else {
+        throw GGUFError(
+          file: file, tensor: name, .shape(shape, expected: "\(heads) heads of \(model.headDimension) rows"))
+      }
+      origin = .heads(name, rows: model.headDimension)
+      unit = stored.count == 2 ? model.headDimension : stored[0]
+    }
+    var importance: [Float]?
+    if let means = options.importance?.means[place.name], !type.isPlain {
+      guard means.count == stored.last else {
+        throw GGUFError(
+          file: file, tensor: name, .importanceLength(found: means.count, expected: stored.last ?? 0))
+      }
+      importance = means
+    }
+    let columns = stored.last ?? 1
+    // Whole rows, about 2^17 values, in whole heads; a vector is one tile.
+    let rowsPerTile =
+      stored.count == 1 ? 1 : max(1, (1 << 17) / columns / unit) * unit
+    return Item(
+      specification: GGUFSpecification(name: place.name, type: type, shape: stored), origin: origin,
+      importance: importance, rowsPerTile: rowsPerTile)
+  }
+
+  // MARK: Writing
+
+  private struct Buffers {
+    var reader: any WeightReader
+    var encoders: [BlockType: BlockEncoder] = [:]
+    var values: [Float] = []
+    var moved: [Float] = []
+    var bytes: [UInt8] = []
+  }
+
+  /// Writes the file; it is removed on an error.
+  /// - Parameter onProgress: called from any thread, one call at a time; false stops the work.
+  package func run(
+    into output: OutputFile, workers: Int, onProgress: @escaping @Sendable (ByteProgress) -> Bool
+  ) throws {
+    do {
+      try output.allocate(layout.fileSize)
+      try output.write(layout.head, count: layout.head.count, at: 0)
+      var tiles: [(item: Int, tile: Int)] = []
+      for (index, item) in items.enumerated() { tiles += (0..<item.tileCount).map { (index, $0) } }
+      let list = tiles
+      let progress = ProgressCounter(
+        total: items.reduce(0) { $0 + $1.specification.byteCount }, report: onProgress)
+      try runParallel(
+        count: list.count, workers: workers, makeState: { Buffers(reader: source.makeReader()) }
+      ) { index, buffers in
+        try progress.add(try write(list[index].tile, of: items[list[index].item], to: output, &buffers))
+      }
+      try output.commit()
+    } catch {
+      output.abandon()
+      throw error
+    }
+  }
+
+  private func write(_ tile: Int, of item: Item, to output: OutputFile, _ buffers: inout Buffers) throws -> Int {
+    let rows = tile * item.rowsPerTile..<min((tile + 1) * item.rowsPerTile, item.rows)
+    try Self.read(rows, of: item, &buffers.reader, &buffers.values, &buffers.moved)
+    if let place = buffers.values.firstIndex(where: { !$0.isFinite }) {
+      throw GGUFError(
+        file: source.place, tensor: item.specification.name,
+        .notFinite(index: position(of: rows.lowerBound * item.columns + place, in: item.specification.shape)))
+    }
+    let type = item.specification.type
+    // Taken out, so that its buffers are not copied.
+    var encoder = buffers.encoders.removeValue(forKey: type) ?? BlockEncoder(type)
+    let values = buffers.values
+    let isInRange = encoder.encode(
+      values.span, columns: item.columns, importance: item.importance, into: &buffers.bytes)
+    buffers.encoders[type] = encoder
+    guard isInRange else {
+      throw GGUFError(file: source.place, tensor: item.specification.name, .scaleOverflow(type: type.name))
+    }
+    let start = (layout.offsets[item.specification.name] ?? 0) + type.byteCount(of: rows.lowerBound * item.columns)
+    try output.write(buffers.bytes, count: buffers.bytes.count, at: start)
+    return buffers.bytes.count
+  }
+
+  /// Reads rows as the file has them.
+  private static func read(
+    _ rows: Range<Int>, of item: Item, _ reader: inout any WeightReader, _ values: inout [Float],
+    _ moved: inout [Float]
+  ) throws {
+    let columns = item.columns
+    switch item.origin {
+    case .constant(let constant): values = constant
+    case .rows(let name, let offset):
+      try read(&reader, name, rows.lowerBound * columns..<rows.upperBound * columns, into: &values)
+      if offset != 0 { for index in values.indices { values[index] += offset } }
+    case .heads(let name, let headRows):
+      // A vector is one row of the file: its elements change places.
+      let isVector = item.specification.shape.count == 1
+      let width = isVector ? 1 : columns
+      let range = isVector ? 0..<columns : rows.lowerBound * columns..<rows.upperBound * columns
+      try read(&reader, name, range, into: &moved)
+      values.resize(to: moved.count)
+      for row in 0..<(moved.count / width) {
+        let (head, inner) = (row / headRows, row % headRows)
+        let origin = head * headRows + inner % 2 * (headRows / 2) + inner / 2
+        for column in 0..<width { values[row * width + column] = moved[origin * width + column] }
+      }
+    case .transposed(let name):
+      values.resize(to: rows.count * columns)
+      for column in 0..<columns {
+        let start = column * item.rows
+        try read(&reader, name, start + rows.lowerBound..<start + rows.upperBound, into: &moved)
+        for row in moved.indices { values[row * columns + column] = moved[row] }
+      }
+    }
+  }
+
+  /// Reads a run of elements from anywhere: readers begin at multiples of eight.
+  private static func read(
+    _ reader: inout any WeightReader, _ name: String, _ elements: Range<Int>, into values: inout [Float]
+  ) throws {
+    let start = elements.lowerBound / 8 * 8
+    try reader.read(name, start..<elements.upperBound, into: &values)
+    if start < elements.lowerBound { values.removeFirst(elements.lowerBound - start) }
+  }
+}

@@ -1,0 +1,82 @@
+import ArgumentParser
+import Checkpoints
+import Conversion
+import Evaluation
+import Foundation
+import Models
+import Packing
+import Reports
+import SystemPackage
+import Tokenizers
+
+/// Output as a GGUF file, for llama.cpp and its kin.
+struct GGUFArguments: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "The types of a GGUF file's weights, as llama.cpp names its mixes. (default: Q4_K_M)", valueName: "mix"))
+  var type: GGUFMix?
+
+  @Option(
+    help: ArgumentHelp("How much the columns of weights matter: an imatrix file of llama.cpp's.", valueName: "file"))
+  var imatrix: String?
+
+  @Flag(help: "Leave the tokenizer out of the GGUF file.")
+  var noTokenizer = false
+
+  /// Whether an output is to be a GGUF file.
+  func isAsked(for output: String) -> Bool { type != nil || output.lowercased().hasSuffix(".gguf") }
+
+  /// Plans and writes the file.
+  func run(
+    source: String, output: String, overwrite: Bool, durable: Bool, dryRun: Bool, running: RunningArguments
+  ) throws {
+    let opened = try OpenedWeights(FilePath(source))
+    var options = GGUFConversion.Options(mix: type ?? .q4KM)
+    options.writesTokenizer = !noTokenizer
+    if let imatrix {
+      options.importance = try ImportanceMatrix(FilePath(imatrix))
+      options.importanceFile = FilePath(imatrix).lastComponent?.string
+    }
+    let conversion = try GGUFConversion(
+      opened.source, configuration: opened.configuration, folder: opened.folder, options)
+    if dryRun {
+      print(
+        running.json
+          ? conversion.summary.json(path: output, seconds: nil).text(indent: 2)
+          : conversion.summary.text(path: output, seconds: nil, isPlan: true))
+      return
+    }
+    let interruption = Interruption()
+    let display = ProgressDisplay(verb: "Converting")
+    defer { display.finish() }
+    let file = try OutputFile(
+      FilePath(output), source: FilePath(source), overwrite: overwrite, durable: durable)
+    let started = ContinuousClock.now
+    try conversion.run(into: file, workers: running.workers) { progress in
+      display.show(progress)
+      return !interruption.isRequested
+    }
+    display.finish()
+    let seconds = started.duration(to: .now).seconds
+    print(
+      running.json
+        ? conversion.summary.json(path: output, seconds: seconds).text(indent: 2)
+        : conversion.summary.text(path: output, seconds: seconds, isPlan: false))
+  }
+}
+
+extension GGUFMix: ExpressibleByArgument {
+  public init?(argument: String) {
+    guard let mix = Self.allCases.first(where: { $0.rawValue.lowercased() == argument.lowercased() }) else {
+      return nil
+    }
+    self = mix
+  }
+}
+
+/// The tokenizer of a model, from the folder or the GGUF file that it was read from, or from a folder that was named.
+func tokenizer(of model: Model, named folder: String?) throws -> Tokenizer {
+  if let folder { return try Tokenizer(folder: FilePath(folder)) }
+  if let source = model.source as? GGUFSource { return try GGUFTokenizer.tokenizer(of: source.file) }
+  return try Tokenizer(folder: model.folder)
+}

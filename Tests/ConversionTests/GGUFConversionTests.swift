@@ -1,0 +1,199 @@
+import Checkpoints
+import Conversion
+import Evaluation
+import Foundation
+import Kernels
+import Models
+import OrderedCollections
+import Packing
+import Quantization
+import Reports
+import SystemPackage
+import TestSupport
+import Testing
+import Tokenizers
+
+@Suite struct GGUFConversionTests {
+  let folder: TemporaryFolder
+  let tiny = Fixtures.path("tiny-llama")
+
+  init() throws { folder = try TemporaryFolder() }
+
+  @discardableResult
+  private func convert(
+    _ source: FilePath, _ mix: GGUFMix, to name: String, tokenizer: Bool = true, workers: Int = 2,
+    importance: ImportanceMatrix? = nil
+  ) throws -> GGUFSource {
+    let opened = try OpenedWeights(source)
+    var options = GGUFConversion.Options(mix: mix)
+    options.writesTokenizer = tokenizer
+    options.importance = importance
+    let conversion = try GGUFConversion(
+      opened.source, configuration: opened.configuration, folder: opened.folder, options)
+    let file = try OutputFile(folder.appending(name), source: source, overwrite: false)
+    try conversion.run(into: file, workers: workers) { _ in true }
+    return try GGUFSource(GGUFFile(folder.appending(name)))
+  }
+
+  private func values(_ source: any WeightSource, _ name: String) throws -> [Float] {
+    var reader = source.makeReader()
+    var values: [Float] = []
+    let count = try #require(source.shape(of: name)).reduce(1, *)
+    try reader.read(name, 0..<count, into: &values)
+    return values
+  }
+
+  /// Every architecture of the table that the fixtures have: written as F32 and read back, nothing is changed.
+  @Test(arguments: [
+    "llama", "llama-bias", "llama-tied", "llama-rope-llama3", "llama-rope-linear", "mistral", "mistral-head-dim",
+    "qwen2", "qwen3",
+    "gemma2", "phi3", "phi3-longrope", "gpt2", "gpt2-bare",
+  ])
+  func inF32TheModelIsTheSame(_ name: String) throws {
+    var path = Fixtures.path("architectures/\(name)")
+    if name == "gemma2" {
+      // The fixture's scale of scores is one that GGUF has no key for.
+      let refusal = #expect(throws: GGUFError.self) { try convert(path, .f32, to: "x.gguf", tokenizer: false) }
+      #expect(refusal?.description.contains("'query_pre_attn_scalar' must be 8") == true)
+      let changed = folder.appending("changed")
+      try FileManager.default.copyItem(atPath: path.string, toPath: changed.string)
+      let text = String(decoding: try readWhole(changed.appending("config.json")), as: UTF8.self)
+      let other = text.replacing("\"query_pre_attn_scalar\": 6", with: "\"query_pre_attn_scalar\": 8")
+      try Data(other.utf8).write(to: URL(fileURLWithPath: changed.appending("config.json").string))
+      path = changed
+    }
+    let written = try convert(path, .f32, to: "f32.gguf", tokenizer: false)
+    let original = try Checkpoint(path)
+    let model = try Model(written, configuration: written.configuration)
+    let reference = try Model(original, configuration: original.configuration)
+    #expect(model.description.blocks.count == reference.description.blocks.count)
+    #expect(model.description.hiddenSize == reference.description.hiddenSize)
+    #expect(model.unusedTensors.isEmpty)
+    for name in written.tensorNames {
+      let found = try values(written, name)
+      let bare = name.hasPrefix("transformer.") ? String(name.dropFirst(12)) : name
+      let own = original[name] == nil ? bare : name
+      let expected = try values(original, own)
+      #expect(written.shape(of: name) == original.shape(of: own))
+      // Gemma's norms are stored with one added, which rounds.
+      #expect(zip(found, expected).allSatisfy { abs($0 - $1) <= (name.contains("norm") ? 1.2e-7 : 0) }, "\(name)")
+    }
+    // Reads that begin and end inside rows.
+    let name = try #require(
+      written.tensorNames.first {
+        $0.contains("q_proj.weight") || $0.contains("c_attn.weight") || $0.contains("qkv_proj")
+      })
+    let whole = try values(written, name)
+    var reader = written.makeReader()
+    var part: [Float] = []
+    try reader.read(name, 8..<(whole.count - 5), into: &part)
+    #expect(part == Array(whole[8..<(whole.count - 5)]))
+  }
+
+  @Test(arguments: [GGUFMix.q80, .q4KM, .q40, .mxfp4]) func theFileIsTheSameForAnyThreads(_ mix: GGUFMix) throws {
+    try convert(tiny, mix, to: "one.gguf", workers: 1)
+    try convert(tiny, mix, to: "three.gguf", workers: 3)
+    #expect(try readWhole(folder.appending("one.gguf")) == readWhole(folder.appending("three.gguf")))
+  }
+
+  @Test func wordsAreCutAsByTheTokenizerOfTheFolder() throws {
+    let text = "Once upon a time, there were 3 naïve cats — it's true!\n\n  Really?  12345 <|endoftext|> x"
+    var folders = [tiny]
+    for name in ["models/stories5M", "models/stories260K"] {
+      if let shared = Fixtures.shared(name) { folders.append(shared) }
+    }
+    for (index, path) in folders.enumerated() {
+      let written = try convert(path, .q80, to: "t\(index).gguf")
+      let found = try GGUFTokenizer.tokenizer(of: written.file)
+      let own = try Tokenizer(folder: path)
+      let expected = own.encode(text, addSpecialTokens: false)
+      #expect(found.encode(text, addSpecialTokens: false) == expected, "\(path)")
+      #expect(found.decode(expected, skipSpecialTokens: false) == own.decode(expected, skipSpecialTokens: false))
+    }
+  }
+
+  @Test func anUnpackedFileIsAModelWithTheSameValues() throws {
+    let written = try convert(tiny, .q80, to: "q8.gguf")
+    let output = try OutputFolder(folder.appending("dense"), source: written.file.path, overwrite: false)
+    let summary = try GGUFUnpacker(written.file.path, workers: 2).run(into: output) { _ in true }
+    #expect(summary.tensorCount == written.tensorNames.count && summary.decodedCount > 0)
+    let dense = try Checkpoint(folder.appending("dense"))
+    for name in written.tensorNames { #expect(try values(dense, name) == values(written, name), "\(name)") }
+    _ = try Model(dense, configuration: dense.configuration)
+    _ = try Tokenizer(folder: folder.appending("dense"))
+  }
+
+  @Test func importancesOfTheWrongLengthAreRefused() throws {
+    var matrix = ImportanceMatrix()
+    matrix.means["blk.0.attn_q.weight"] = [1, 2, 3]
+    let error = #expect(throws: GGUFError.self) { try convert(tiny, .q40, to: "x.gguf", importance: matrix) }
+    #expect(error?.description.contains("the imatrix has 3 importances for it") == true)
+    #expect(!FileManager.default.fileExists(atPath: folder.appending("x.gguf").string))
+  }
+
+  @Test func animatrixIsReadBackAsItWasWritten() throws {
+    var matrix = ImportanceMatrix()
+    matrix.means = ["blk.0.ffn_down.weight": [0.5, 2, 0, 1], "blk.0.attn_q.weight": [1, 0.25]]
+    matrix.datasets = ["text.txt"]
+    matrix.chunkCount = 3
+    try folder.write(matrix.file(tokens: 256, chunkSize: 512), to: "i.gguf")
+    let found = try ImportanceMatrix(folder.appending("i.gguf"))
+    #expect(found.means["blk.0.ffn_down.weight"] == [0.5, 2, 0, 1] && found.means["blk.0.attn_q.weight"] == [1, 0.25])
+    #expect(found.datasets == ["text.txt"] && found.chunkCount == 3)
+  }
+
+  @Test func theOlderFormIsRead() throws {
+    func little(_ value: Int32) -> [UInt8] { (0..<4).map { UInt8(truncatingIfNeeded: value >> ($0 * 8)) } }
+    func float(_ value: Float) -> [UInt8] { little(Int32(bitPattern: value.bitPattern)) }
+    let entry = little(3) + Array("abc".utf8) + little(4) + little(2) + float(8) + float(2)
+    let good = little(1) + entry + little(7) + little(5) + Array("a.txt".utf8)
+    try folder.write(good, to: "i.dat")
+    let found = try ImportanceMatrix(folder.appending("i.dat"))
+    #expect(found.means == ["abc": [2, 0.5]] && found.chunkCount == 7 && found.datasets == ["a.txt"])
+    for count in 0..<(4 + entry.count) {
+      try folder.write(Array(good[..<count]), to: "cut.dat")
+      #expect(throws: GGUFError.self) { try ImportanceMatrix(folder.appending("cut.dat")) }
+    }
+  }
+
+  @Test func whatHasNoNamesInGGUFIsRefusedWithTheList() throws {
+    let error = #expect(throws: GGUFError.self) {
+      try convert(Fixtures.path("architectures/opt"), .q80, to: "opt.gguf", tokenizer: false)
+    }
+    #expect(error?.description.contains("model_type 'opt' has no GGUF names here; known are gemma") == true)
+  }
+
+  @Test func weightsThatAreNotFiniteAreRefused() throws {
+    let source = folder.appending("bad")
+    try FileManager.default.copyItem(atPath: Fixtures.path("architectures/llama").string, toPath: source.string)
+    let checkpoint = try Checkpoint(source)
+    let tensor = try #require(checkpoint["model.norm.weight"])
+    var bytes = try readWhole(tensor.file.path)
+    let width = tensor.entry.type.bitWidth / 8
+    // All bits of the exponent.
+    bytes[tensor.entry.bytes.lowerBound + width - 1] = 0x7f
+    bytes[tensor.entry.bytes.lowerBound + width - 2] = 0xff
+    try Data(bytes).write(to: URL(fileURLWithPath: tensor.file.path.string))
+    let error = #expect(throws: GGUFError.self) { try convert(source, .q80, to: "bad.gguf", tokenizer: false) }
+    #expect(error?.description.contains("holds an infinity or NaN at [0]") == true)
+    #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path.string) == ["bad"])
+  }
+
+  @Test func mixesFollowTheTable() {
+    let situation = GGUFMix.Situation(blockCount: 32, headsPerKey: 4, isTied: false, hasImportance: false)
+    func type(_ mix: GGUFMix, _ part: String, _ layer: Int, columns: Int = 4096) -> String {
+      mix.type(of: part, layer: layer, shape: [4096, columns], isMatrix: true, in: situation).name
+    }
+    #expect(
+      (0..<8).map { type(.q4KM, "ffn_down", $0) } == ["Q6_K", "Q6_K", "Q6_K", "Q6_K", "Q4_K", "Q4_K", "Q6_K", "Q4_K"])
+    #expect(type(.q4KM, "attn_v", 31) == "Q6_K" && type(.q4KM, "attn_q", 31) == "Q4_K")
+    #expect(type(.q4KM, "output", 0) == "Q6_K" && type(.q80, "output", 0) == "Q8_0")
+    #expect(type(.q2K, "attn_v", 9) == "Q4_K" && type(.q2K, "attn_output", 9) == "Q3_K")
+    #expect(type(.q3KM, "attn_v", 1) == "Q5_K" && type(.q3KM, "attn_v", 2) == "Q4_K")
+    #expect(
+      type(.q4KM, "ffn_down", 0, columns: 4128) == "Q8_0" && type(.q4KS, "ffn_up", 0, columns: 4128) == "Q5_0")
+    #expect(type(.q40, "ffn_up", 0, columns: 4100) == "F16")
+    #expect(GGUFMix.q40.type(of: "attn_norm", layer: 0, shape: [4096], isMatrix: true, in: situation) == .f32)
+    #expect(GGUFMix.f16.type(of: "position_embd", layer: nil, shape: [9, 8], isMatrix: true, in: situation) == .f32)
+  }
+}
