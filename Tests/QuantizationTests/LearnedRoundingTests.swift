@@ -62,14 +62,16 @@ import Testing
     }
     // The loss is of sums of four neighbours.
     func sums(_ errors: [Double]) -> [Double] {
-      (0..<errors.count / 4).map { errors[4 * $0] + errors[4 * $0 + 1] + errors[4 * $0 + 2] + errors[4 * $0 + 3] }
+      (0..<errors.count / 4).map { index in errors[(4 * index)..<(4 * index + 4)].reduce(0, +) }
     }
     func loss(_ errors: [Double]) -> Double { sums(errors).reduce(0) { $0 + $1 * $1 } }
     let before = loss(errors())
     var best = before
     for index in 0..<method.iterations {
       let sums = sums(errors())
-      let gradient = (0..<goal.rows * goal.columns).map { $0 / 4 < sums.count ? Float(2 * sums[$0 / 4]) : 0 }
+      let gradient: [Float] = (0..<goal.rows * goal.columns).map { place in
+        place / 4 < sums.count ? Float(2 * sums[place / 4]) : 0
+      }
       learned.step(
         Matrix(rows: goal.rows, columns: goal.columns, gradient), method, index: index, workers: workers)
       best = min(best, loss(errors()))
