@@ -41,8 +41,8 @@ def int8_beside_outliers(x):
     """Inputs as LLM.int8() has them: columns that reach 6 stay; the rest has a scale for each token, from all values below."""
     half = x.half().float()
     large = half.abs() >= 6
-    scale = half.masked_fill(large, 0).abs().amax(-1, keepdim=True) / 127
-    return torch.where(large.flatten(0, -2).any(0), x, (half / scale).round() * scale)
+    largest = half.masked_fill(large, 0).abs().amax(-1, keepdim=True)
+    return torch.where(large.flatten(0, -2).any(0), x, (half * (127 / largest)).round() * largest / 127)
 
 
 def ours(dense, ids, activations):
@@ -57,13 +57,15 @@ def ours(dense, ids, activations):
         return model(ids).logits.float()
 
 
-def transformers(folder, ids, dtype=torch.float32, **options):
+def transformers(folder, ids, dtype=torch.float32, change=None, **options):
     from transformers import AutoModelForCausalLM
     model, info = AutoModelForCausalLM.from_pretrained(
         folder, device_map="cpu", dtype=dtype, output_loading_info=True, **options)
     bad = {k: sorted(v)[:3] for k, v in info.items() if v and k in ("missing_keys", "unexpected_keys", "mismatched_keys")}
     if bad:
         raise RuntimeError(f"tensors not as expected: {bad}")
+    if change:
+        change(model)
     with torch.no_grad():
         return model(ids).logits.float()
 
@@ -73,8 +75,23 @@ def dequantizing(folder, ids):
     return transformers(folder, ids, quantization_config=CompressedTensorsConfig(dequantize=True))
 
 
-def half(folder, ids):
-    return transformers(folder, ids, torch.float16)
+def in_single(model):
+    """With all in float32: transformers leaves bitsandbytes' models, and their products, in the type of the folder."""
+    for part in [*model.parameters(), *model.buffers()]:
+        if part.is_floating_point():
+            part.data = part.data.float()
+    for module in model.modules():
+        if hasattr(module, "compute_dtype"):
+            module.compute_dtype = torch.float32
+
+
+def bitsandbytes(folder, ids):
+    return transformers(folder, ids, change=in_single)
+
+
+def training(folder, ids):
+    """In training mode bitsandbytes' int8 layers decode their weights and leave activations alone."""
+    return transformers(folder, ids, change=lambda model: in_single(model.train()))
 
 
 def brain(folder, ids):
@@ -114,7 +131,7 @@ class Row:
         self.bound = bound or ((3e-2, 0.99) if rounds else (1e-3, 0.999))
 
 
-HALF, BRAIN = "computes in float16", "computes in bfloat16"
+HALF, BRAIN, SIXTEEN = "computes in float16", "computes in bfloat16", "computes in 16 bits"
 TOKENS = "activations in 8 bits, in ours too"
 AFFINE = [("absmax", "sym"), ("zero-point", "asym")]
 FEW = "--samples 8 --sequence-length 128"
@@ -139,24 +156,26 @@ ROWS += [Row(f"gptq_v2 W{b} asym 64", f"--layout gptq_v2 -m zero-point -b {b} -g
          for b in (2, 3, 4, 8)]
 ROWS += [Row(f"awq W4 {kind} 64", f"--layout awq -m {m} -b 4 -g 64", awq, "gptqmodel", HALF) for m, kind in AFFINE]
 ROWS += [Row("awq W4 AWQ 64", f"--layout awq -g 64 {FEW}", awq, "gptqmodel", HALF),
-         Row("awq W4 asym 64, mlx-lm", "--layout awq -m zero-point -b 4 -g 64", mlx, "mlx", BRAIN)]
-ROWS += [Row(f"bitsandbytes {m} {d}".strip(), f"--layout bitsandbytes -m {m} {d and '--double-quantization'}", transformers,
-             "transformers") for m in ("nf4", "fp4") for d in ("", "double")]
-ROWS += [Row("bitsandbytes int8", "--layout bitsandbytes -m absmax", transformers, "transformers", TOKENS, int8_beside_outliers)]
-ROWS += [Row(f"mlx W{b} 64", f"--layout mlx -m zero-point -b {b} -g 64", mlx, "mlx", BRAIN) for b in (2, 3, 4, 5, 6, 8)]
-ROWS += [Row(f"mlx W4 {g}", f"--layout mlx -m zero-point -b 4 -g {g}", mlx, "mlx", BRAIN) for g in ("32", "128")]
+         Row("awq W4 asym 64, mlx-lm", "--layout awq -m zero-point -b 4 -g 64", mlx, "mlx", SIXTEEN)]
+ROWS += [Row(f"bitsandbytes {m} {d}".strip(), f"--layout bitsandbytes -m {m} {d and '--double-quantization'}", training,
+             "transformers", "decodes to float32; ours to bfloat16, as the file says") for m in ("nf4", "fp4") for d in ("", "double")]
+ROWS += [Row("bitsandbytes nf4, as configured", "--layout bitsandbytes -m nf4", transformers, "transformers", BRAIN),
+         Row("bitsandbytes int8, weights alone", "--layout bitsandbytes -m absmax", training, "transformers")]
+ROWS += [Row("bitsandbytes int8", "--layout bitsandbytes -m absmax", bitsandbytes, "transformers", TOKENS, int8_beside_outliers)]
+ROWS += [Row(f"mlx W{b} 64", f"--layout mlx -m zero-point -b {b} -g 64", mlx, "mlx", SIXTEEN) for b in (2, 3, 4, 5, 6, 8)]
+ROWS += [Row(f"mlx W4 {g}", f"--layout mlx -m zero-point -b 4 -g {g}", mlx, "mlx", SIXTEEN) for g in ("32", "128")]
 ROWS += [Row("mlx W4 64, embeddings and head", "--layout mlx -m zero-point -b 4 -g 64 --include model.embed_tokens.weight"
-             " --include lm_head.weight", mlx, "mlx", BRAIN),
-         Row("mlx W4 GPTQ 64", f"--layout mlx -m gptq -b 4 -g 64 {FEW}", mlx, "mlx", BRAIN)]
+             " --include lm_head.weight", mlx, "mlx", SIXTEEN),
+         Row("mlx W4 GPTQ 64", f"--layout mlx -m gptq -b 4 -g 64 {FEW}", mlx, "mlx", SIXTEEN)]
 
 NOT_RUN = """
-Not run, for want of the program or of a device that it needs:
+Not run:
 
 | client | why | what stands in for it |
 | --- | --- | --- |
 | vLLM, SGLang, TensorRT-LLM | their kernels need a GPU | the files are those of compressed-tensors' and GPTQModel's own loaders above; `check --runtime vllm` knows what vLLM takes |
-| AutoAWQ | its last release does not load with this transformers | GPTQModel's reader of AutoAWQ's layout |
-| llama.cpp | reads GGUF alone | |
+| AutoAWQ | no longer maintained, and transformers has left it for GPTQModel | GPTQModel's reader of AutoAWQ's layout, mlx-lm's |
+| llama.cpp | reads GGUF alone | see [GGUF.md](GGUF.md) |
 """
 
 
@@ -193,8 +212,9 @@ def run(program, model, ids, row):
                 float((expected.argmax(-1) == found.argmax(-1)).float().mean()))
 
 
-CLIENTS = {transformers: "transformers, float32", dequantizing: "transformers, `dequantize=True`", brain: "transformers, bfloat16",
-           gptqmodel: "GPTQModel, torch", awq: "GPTQModel, AWQ torch", mlx: "mlx-lm"}
+CLIENTS = {transformers: "transformers", dequantizing: "transformers, `dequantize=True`", brain: "transformers, bfloat16",
+           gptqmodel: "GPTQModel, torch", awq: "GPTQModel, AWQ torch", mlx: "mlx-lm",
+           bitsandbytes: "transformers, all in float32", training: "transformers, all in float32, training mode"}
 
 
 def main():
