@@ -5,7 +5,7 @@ SWIFT ?= swift
 PROGRAM := .build/release/convert-model
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
-.PHONY: demo test build setup lint format bench install uninstall clean
+.PHONY: demo test build setup lint format bench interop install uninstall clean
 
 demo: build
 	rm -rf demo-output
@@ -40,6 +40,12 @@ bench: build
 	Benchmarks/forward $(PROGRAM) .build/release/ForwardBenchmarks $(if $(PEER),--peer $(PEER))
 	.build/release/KernelBenchmarks
 	Benchmarks/calibration $(PROGRAM) $(if $(PEER),--peer $(PEER))
+
+# Every layout in its own client. PEER is a Python with the clients that the script names; MODEL and TEXT are a Llama and a text.
+MODEL ?= ../shared/models/stories5M
+TEXT ?= ../shared/text/eval.txt
+interop: build
+	$(PEER) Tests/Interop/layouts.py $(PROGRAM) $(MODEL) $(TEXT) --page Docs/Interop.md
 
 # One binary with the Swift libraries inside, completions for three shells, and the manual page.
 # OpenBLAS goes in, too: a folder with its archives alone comes first on the linker's way.

@@ -36,6 +36,11 @@ GROUPS = [
         "scripts": ["generate/architectures.py"], "command": "python architectures.py",
         "made_with": "transformers 5.23.0 with torch 2.15.0 (one CPU thread), safetensors 0.8.0",
         "seed": "weights 40, input ids 41, each plus the CRC-32 of the case's name (or its `seed`)"}),
+    ("layouts", ["layouts/**/*"], {
+        "scripts": ["generate/layouts.py"], "command": "python layouts.py",
+        "made_with": "gptqmodel 7.7.0, compressed-tensors 0.19.0, bitsandbytes 0.50.2, mlx 0.32.4 (CPU) with torch 2.15.0, "
+                     "safetensors 0.8.0",
+        "seed": "weights 50, order of columns 51"}),
     ("packed", ["packed/*", "packed-decoded.safetensors"], {
         "scripts": ["generate/packed_fixture.py", "generate/read_packed.py"],
         "command": "python packed_fixture.py PROGRAM", "made_with": "convert-model 0.1.0, numpy 2.4.6", "seed": 31}),

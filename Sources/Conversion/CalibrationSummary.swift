@@ -100,6 +100,15 @@ package struct CalibrationSummary: Sendable {
     return sums.mapValues { TensorReport.OutputError(own: $0.own / $0.count, plain: $0.plain / $0.count) }
   }
 
+  /// The names of tensors with scales folded in, where no manifest tells them.
+  static let foldedKey = "folded_tensors"
+
+  /// The tensors of a folder in a runtime's layout whose values are not those of the source, for scales are folded in.
+  static func foldedTensors(in folder: FilePath) -> Set<String> {
+    guard let report = try? readJSONObject(folder.appending(fileName)) else { return [] }
+    return Set((report[foldedKey]?.array ?? []).compactMap(\.string))
+  }
+
   private func name(_ outcome: LayerOutcome) -> String {
     outcome.tensor.printable + (outcome.expert.map { ", expert \($0)" } ?? "")
   }

@@ -1,4 +1,5 @@
 import Checkpoints
+import Packing
 import Quantization
 
 /// Why a conversion could not be done, beyond defects of the checkpoint itself.
@@ -21,6 +22,8 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
   case needsModel(method: String, reason: String)
   case tooLargeToDistill(weights: Int, needed: Int, limit: Int)
   case nothingToQuantize(String)
+  /// What a runtime's layout cannot hold.
+  case layout(LayoutError)
   case noSuchTensor(String, in: String, similar: [String])
   case differentTensor(String, packed: String, source: String)
   case sizesDoNotAdd(String, expected: Int, found: Int)
@@ -35,9 +38,10 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
     case .cannotCreate(let path, let why): "\(path): cannot be created: \(why)"
     case .writeFailed(let path, let why): "\(path): writing failed: \(why)"
     case .alreadyPacked(let path):
-      "\(path): is a packed checkpoint already; `convert-model unpack` turns it back into an ordinary one first"
+      "\(path): is quantized already; `convert-model unpack` turns it back into an ordinary checkpoint first"
     case .notPacked(let path):
-      "\(path): is not a folder written by convert-model (it has no quantization_manifest.json)"
+      "\(path): is not a folder written by convert-model (it has no quantization_manifest.json), nor one in the layout of"
+        + " a runtime"
     case .nameCollision(let tensor, let member):
       "tensor '\(tensor.printable)': would be stored as '\(member.printable)', a name the checkpoint uses for another"
         + " tensor; leave it alone with --exclude"
@@ -64,6 +68,7 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
     case .needsModel(let method, let reason):
       "\(method) runs the model, which cannot be done: \(reason). Methods that need no activations: absmax, zero-point,"
         + " nf4, fp4, hqq"
+    case .layout(let error): error.description
     case .tooLargeToDistill(let weights, let needed, let limit):
       "--distill keeps all \(weights) learned weights in memory, with their gradients: \(needed) bytes, of \(limit) that"
         + " may be used; leave it out, or raise --max-memory if there is more"

@@ -61,6 +61,7 @@ package struct Converter: Sendable {
     let splits = try measureSplits(onProgress: onCalibration)
     let (outcomes, learning) = try flushing(targets, if: output.isDurable) {
       let outcomes = try writeCalibrated(to: targets, onProgress: onCalibration)
+      try writeWholeWeights(to: targets, onProgress: onProgress)
       try writeTensors(to: targets, onProgress: onProgress)
       return outcomes
     }
@@ -71,17 +72,23 @@ package struct Converter: Sendable {
       try output.write(fileBytes(configuration), to: SideFiles.configuration)
     }
     if let index = plan.index() { try output.write(fileBytes(index), to: Checkpoint.indexName) }
-    let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes)
-    try output.write(fileBytes(manifest.json), to: PackedManifest.fileName)
+    if let made = try plan.layoutConfiguration(toolVersion: toolVersion) {
+      for (name, text) in made.files { try output.write(fileBytes(text), to: name) }
+    } else {
+      let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes)
+      try output.write(fileBytes(manifest.json), to: PackedManifest.fileName)
+    }
     if let summary = CalibrationSummary(
       outcomes, learning: learning, windows: windows, evidence: plan.evidence)
     {
-      var json = summary.json
-      if let splits, case .object(var fields) = json {
-        fields["outlier_split"] = splits.json
-        json = .object(fields)
+      var fields = summary.json.object ?? [:]
+      if let splits { fields["outlier_split"] = splits.json }
+      // The manifest tells it of a packed folder; the layouts of runtimes have none.
+      if plan.recipe.layout != nil {
+        let folded = plan.tensors.filter(\.isFolded).map { JSONValue.string($0.source.name) }
+        if !folded.isEmpty { fields[CalibrationSummary.foldedKey] = .array(folded) }
       }
-      try output.write(fileBytes(json), to: CalibrationSummary.fileName)
+      try output.write(fileBytes(.object(fields)), to: CalibrationSummary.fileName)
     }
     splits.map(onSplit)
     return outcomes
@@ -100,7 +107,22 @@ package struct Converter: Sendable {
     to targets: [TargetFile], onProgress: @escaping (Double) -> Bool
   ) throws -> (layers: [LayerOutcome], learning: [LearningRecord]) {
     var packed: [UInt8] = []
+    var assemblies: [String: WeightAssembly] = [:]
     let writer: CalibratedLayers.TileWriter = { tensor, scheme, tile, first in
+      if tensor.layout != nil {
+        // The tiles of a layer come in order.
+        let name = tensor.source.name
+        var weight =
+          assemblies.removeValue(forKey: name)
+          ?? WeightAssembly(shape: tensor.source.entry.shape, encoding: scheme.encoding)
+        weight.append(tile)
+        if weight.isComplete {
+          try writeWhole(weight.weight(scaleMean: nil), of: tensor, to: targets)
+        } else {
+          assemblies[name] = weight
+        }
+        return
+      }
       let packer = TilePacker(
         encoding: scheme.encoding, grouping: scheme.encoding.grouping(of: tensor.source.entry.shape),
         matrices: tensor.source.entry.shape.dropLast(2).reduce(1, *))
@@ -172,7 +194,8 @@ package struct Converter: Sendable {
   private func stages(of tensor: Plan.Tensor) -> [Stage] {
     switch tensor.work {
     case .keep: [.write]
-    case .calibrate, .rewrite: []
+    case .calibrate, .round, .rewrite: []
+    case .quantize where tensor.layout != nil: []
     case .quantize(let quantizer, _): quantizer.scans.map { .scan($0) } + [.write]
     }
   }
@@ -181,7 +204,7 @@ package struct Converter: Sendable {
     switch tensor.work {
     case .keep: return (tensor.sourceByteCount + Self.copyLength - 1) / Self.copyLength
     case .quantize(_, let tiling): return tiling.tiles
-    case .calibrate, .rewrite: return 0
+    case .calibrate, .round, .rewrite: return 0
     }
   }
 
@@ -207,7 +230,7 @@ package struct Converter: Sendable {
           let facts = states[item.tensor].contents.withLock { $0.facts }
           let elements = tiling.elements(of: item.tile)
           read = try quantize(tensor, quantizer, elements, facts, to: target, &buffers)
-        case .calibrate, .rewrite: return
+        case .calibrate, .round, .rewrite: return
         }
         try progress.add(read)
       case .scan(let scan):

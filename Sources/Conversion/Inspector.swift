@@ -13,6 +13,8 @@ package struct Inspector: Sendable {
 
   private enum Contents {
     case packed(PackedCheckpoint)
+    /// In the layout of a runtime.
+    case layout(LayoutCheckpoint)
     case plain(Checkpoint)
     case gguf(GGUFFile)
     /// Not safetensors: listed with what its first bytes say.
@@ -28,7 +30,9 @@ package struct Inspector: Sendable {
     if GGUFFile.isGGUF(path) { return .gguf(try GGUFFile(path)) }
     if PackedCheckpoint.isPacked(path) { return .packed(try PackedCheckpoint(path)) }
     do {
-      return .plain(try Checkpoint(path))
+      let checkpoint = try Checkpoint(path)
+      if let layout = try LayoutCheckpoint(checkpoint) { return .layout(layout) }
+      return .plain(checkpoint)
     } catch  where error.reason == .noSafetensors {
       return .unknown("a folder without safetensors files")
     } catch {
@@ -57,6 +61,7 @@ package struct Inspector: Sendable {
   package func inspection() throws -> Inspection {
     switch contents {
     case .packed(let packed): try packedInspection(packed)
+    case .layout(let layout): try layoutInspection(layout)
     case .plain(let checkpoint): try plainInspection(checkpoint)
     case .gguf(let file): Inspection(file)
     case .unknown(let kind):
@@ -79,6 +84,27 @@ package struct Inspector: Sendable {
       modelType: packed.checkpoint.configuration?["model_type"]?.string,
       files: try files(beside: packed.checkpoint.files), tensors: tensors + codebooks,
       sourceByteCount: manifest.records.reduce(0) { $0 + $1.sourceByteCount })
+  }
+
+  private func layoutInspection(_ layout: LayoutCheckpoint) throws -> Inspection {
+    let auxiliary = layout.auxiliary.map {
+      Inspection.Tensor(
+        name: $0.name, shape: $0.entry.shape, format: $0.entry.type.rawValue, role: "activations", elementCount: 0,
+        byteCount: $0.entry.bytes.count)
+    }
+    return Inspection(
+      path: path.string, kind: "safetensors, quantized in the layout of \(layout.family.name)",
+      modelType: layout.checkpoint.configuration?["model_type"]?.string,
+      files: try files(beside: layout.checkpoint.files),
+      tensors: layout.records.map { Self.tensor($0) }.sorted { $0.name.naturallyPrecedes($1.name) } + auxiliary,
+      sourceByteCount: layout.records.reduce(0) { $0 + $1.elementCount * $1.type.bitWidth / 8 })
+  }
+
+  private static func tensor(_ record: LayoutCheckpoint.Record) -> Inspection.Tensor {
+    let entry = TensorEntry(name: record.name, type: record.type, shape: record.shape, bytes: 0..<0)
+    return Inspection.Tensor(
+      name: record.name, shape: record.shape, format: record.label ?? record.type.rawValue,
+      role: TensorRole(entry).rawValue, elementCount: record.elementCount, byteCount: record.storedByteCount)
   }
 
   private func plainInspection(_ checkpoint: Checkpoint) throws -> Inspection {
@@ -151,6 +177,16 @@ package struct Inspector: Sendable {
         try packed.decode(record, elements, into: &values, using: &workspace)
         return record.encoding == nil
           ? nil : (workspace.codes, workspace.scales, workspace.zeroPoints, workspace.firstGroup)
+      }
+      return survey.result()
+    case .layout(let layout):
+      guard let record = layout[name] else { throw missing(name, among: layout.records.map(\.name), in: path) }
+      try Self.requireReadable(record.type, name, in: path)
+      var survey = TensorSurvey(Self.tensor(record), encoding: nil, shape: record.shape)
+      var bytes: [UInt8] = []
+      try survey.run(type: record.type, original: original) { elements, values in
+        try layout.decode(record, elements, into: &values, bytes: &bytes)
+        return nil
       }
       return survey.result()
     case .plain(let checkpoint):

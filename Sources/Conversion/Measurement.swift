@@ -6,7 +6,8 @@ import Reports
 import Synchronization
 import SystemPackage
 
-/// Compares a packed folder with its source: decodes the bytes on disk and sums what differs.
+/// Compares a packed folder, or one in the layout of a runtime, with its source: decodes the bytes on disk and sums what
+/// differs.
 package struct Measurement: Sendable {
   package enum Sampling: Sendable {
     /// Every weight.
@@ -15,12 +16,13 @@ package struct Measurement: Sendable {
     case quick
   }
 
-  private let packed: PackedCheckpoint
+  private let packed: QuantizedCheckpoint
+  private let tensors: [QuantizedCheckpoint.Tensor]
   private let source: Checkpoint
 
   package init(packed path: FilePath, source: Checkpoint) throws {
-    guard PackedCheckpoint.isPacked(path) else { throw ConversionError.notPacked(path.string) }
-    packed = try PackedCheckpoint(path)
+    packed = try QuantizedCheckpoint(path)
+    tensors = packed.tensors
     self.source = source
     outputErrors = CalibrationSummary.outputErrors(in: path)
     try requireSameTensors()
@@ -28,17 +30,19 @@ package struct Measurement: Sendable {
 
   /// Every tensor of either side has its counterpart, with equal shape and type.
   private func requireSameTensors() throws {
-    let recorded = Set(packed.manifest.records.map(\.name))
+    let recorded = Set(tensors.map(\.name))
     for tensor in source.tensors where !recorded.contains(tensor.name) {
       throw ConversionError.differentTensor(tensor.name, packed: "nothing", source: Self.describe(tensor.entry))
     }
-    for record in packed.manifest.records {
-      let packed = "\(record.type.rawValue) \(record.shape)"
-      guard let tensor = source[record.name] else {
-        throw ConversionError.differentTensor(record.name, packed: packed, source: "no such tensor")
+    for tensor in tensors {
+      let found = "\(tensor.type.rawValue) \(tensor.shape)"
+      guard let original = source[tensor.name] else {
+        throw ConversionError.differentTensor(tensor.name, packed: found, source: "no such tensor")
       }
-      guard tensor.entry.shape == record.shape, tensor.entry.type == record.type else {
-        throw ConversionError.differentTensor(record.name, packed: packed, source: Self.describe(tensor.entry))
+      // Other programs may store what they keep in another type, and do not tell that of what they quantize.
+      let isSameType = if case .layout = packed { true } else { original.entry.type == tensor.type }
+      guard original.entry.shape == tensor.shape, isSameType else {
+        throw ConversionError.differentTensor(tensor.name, packed: found, source: Self.describe(original.entry))
       }
     }
   }
@@ -46,10 +50,13 @@ package struct Measurement: Sendable {
   private static func describe(_ entry: TensorEntry) -> String { "\(entry.type.rawValue) \(entry.shape)" }
 
   private struct Job: Sendable {
-    let record: PackedManifest.Record
+    let tensor: QuantizedCheckpoint.Tensor
     let source: CheckpointTensor
-    /// Element ranges (byte ranges, for kept tensors) that are compared.
+    /// Element ranges (byte ranges, for kept tensors of the same type) that are compared.
     let parts: [Range<Int>]
+
+    /// Whether bytes are compared, not values.
+    var comparesBytes: Bool { !tensor.isQuantized && tensor.type == source.entry.type }
   }
 
   /// What calibration measured of a tensor's layer: the error of its output.
@@ -65,7 +72,7 @@ package struct Measurement: Sendable {
     var other: [UInt8] = []
     var values: [Float] = []
     var decoded: [Float] = []
-    var workspace = PackedCheckpoint.Workspace()
+    var workspace = QuantizedCheckpoint.Workspace()
   }
 
   /// Models up to this many weights are measured whole.
@@ -78,24 +85,24 @@ package struct Measurement: Sendable {
   package func run(
     sampling: Sampling, workers: Int, goOn: @escaping @Sendable (ByteProgress) -> Bool
   ) throws -> ModelReport {
-    let weights = packed.manifest.records.reduce(0) { $0 + $1.elementCount }
+    let weights = tensors.reduce(0) { $0 + $1.elementCount }
     let isWhole = if case .all = sampling { true } else { weights <= Self.wholeSize }
     let step = isWhole ? 1 : (weights + Self.sampleSize - 1) / Self.sampleSize
-    let jobs = packed.manifest.records.compactMap { record in
+    let jobs = tensors.compactMap { tensor in
       // Values with scales folded in are not to be compared with the source's.
-      source[record.name].map {
-        Job(record: record, source: $0, parts: record.isFolded ? [] : Self.parts(of: record, step: step))
+      source[tensor.name].map {
+        Job(tensor: tensor, source: $0, parts: tensor.isFolded ? [] : Self.parts(of: tensor, $0, step: step))
       }
     }
     let schedule = Schedule(tileCounts: jobs.map { [$0.parts.count] }, files: jobs.map(\.source.fileIndex))
-    let total = zip(jobs, jobs).reduce(0) { $0 + $1.0.record.sourceByteCount / step }
+    let total = zip(jobs, jobs).reduce(0) { $0 + $1.0.tensor.byteCount / step }
     let progress = ProgressCounter(total: total, report: goOn)
     let findings = jobs.map { Mutex([Finding?](repeating: nil, count: $0.parts.count)).boxed }
     try schedule.run(workers: workers, makeState: { Buffers() }) { item, buffers in
       let job = jobs[item.tensor]
       let finding = try compare(job, job.parts[item.tile], &buffers)
       findings[item.tensor].value.withLock { $0[item.tile] = finding }
-      try progress.add(job.parts[item.tile].count * (job.record.encoding == nil ? 1 : job.record.type.bitWidth / 8))
+      try progress.add(job.parts[item.tile].count * (job.comparesBytes ? 1 : job.tensor.type.bitWidth / 8))
     }
     let reports = zip(jobs, findings).map { job, findings in
       report(job, findings.value.withLock { $0.compactMap { $0 } })
@@ -104,42 +111,46 @@ package struct Measurement: Sendable {
       reports.sorted { $0.name.naturallyPrecedes($1.name) }, coverage: isWhole ? .all : .oneTileIn(step))
   }
 
-  private static func parts(of record: PackedManifest.Record, step: Int) -> [Range<Int>] {
-    guard let encoding = record.encoding else {
-      return stride(from: 0, to: record.sourceByteCount, by: step * compareLength).map {
-        $0..<min($0 + compareLength, record.sourceByteCount)
+  private static func parts(
+    of tensor: QuantizedCheckpoint.Tensor, _ source: CheckpointTensor, step: Int
+  ) -> [Range<Int>] {
+    guard tensor.isQuantized || tensor.type != source.entry.type else {
+      return stride(from: 0, to: tensor.byteCount, by: step * compareLength).map {
+        $0..<min($0 + compareLength, tensor.byteCount)
       }
     }
     // Whatever the tiles were when it was packed, a run of a multiple of eight elements can be decoded.
-    let length = Tiling(encoding.grouping(of: record.shape), encoding)?.tileLength ?? Tiling.usualLength
-    return stride(from: 0, to: record.elementCount, by: step * length).map {
-      $0..<min($0 + length, record.elementCount)
+    let length = tensor.tileLength
+    return stride(from: 0, to: tensor.elementCount, by: step * length).map {
+      $0..<min($0 + length, tensor.elementCount)
     }
   }
 
   private func compare(_ job: Job, _ part: Range<Int>, _ buffers: inout Buffers) throws -> Finding {
-    guard job.record.encoding != nil else {
-      guard let stored = packed.checkpoint[job.record.name] else { return .identical(false) }
+    if job.comparesBytes {
+      guard let stored = packed.stored(job.tensor) else { return .identical(false) }
       try job.source.file.read(part, of: job.source.entry, into: &buffers.bytes)
       try stored.file.read(part, of: stored.entry, into: &buffers.other)
       return .identical(buffers.bytes[..<part.count] == buffers.other[..<part.count])
     }
     _ = try readValues(job.source, part, bytes: &buffers.bytes, values: &buffers.values)
-    try packed.decode(job.record, part, into: &buffers.decoded, using: &buffers.workspace)
+    try packed.decode(job.tensor, part, into: &buffers.decoded, using: &buffers.workspace)
+    guard job.tensor.isQuantized else {
+      // Kept in another type: what rounding to it gives.
+      let expected = buffers.values.map { rounded($0, to: job.tensor.type) }
+      return .identical(expected == buffers.decoded)
+    }
     return .sums(pairSums(buffers.values.span, buffers.decoded.span))
   }
 
   private func report(_ job: Job, _ findings: [Finding]) -> TensorReport {
     let outcome: TensorReport.Outcome
-    switch job.record.fate {
-    case .kept(let reason):
-      let isIdentical = findings.allSatisfy { if case .identical(let same) = $0 { same } else { false } }
-      outcome = .kept(reason: reason, isIdentical: isIdentical)
-    case .folded(let reason): outcome = .folded(scheme: nil, reason: reason, outputErrors[job.record.name])
-    case .quantized(let encoding, _) where job.record.isFolded:
+    if job.tensor.isFolded {
       outcome = .folded(
-        scheme: encoding.label, reason: "quantized with scales folded in", outputErrors[job.record.name])
-    case .quantized(let encoding, _):
+        scheme: job.tensor.label,
+        reason: job.tensor.isQuantized ? "quantized with scales folded in" : job.tensor.reasonToKeep,
+        outputErrors[job.tensor.name])
+    } else if let label = job.tensor.label {
       var sums = PairSums()
       var largestElement = 0
       for (part, finding) in zip(job.parts, findings) {
@@ -149,11 +160,14 @@ package struct Measurement: Sendable {
         // Where tiles were left out, positions in the sums are not positions in the tensor.
         if sums.largestDifference != before { largestElement = part.lowerBound + partSums.largestIndex }
       }
-      outcome = .quantized(scheme: encoding.label, Distortion(sums, largestErrorElement: largestElement))
+      outcome = .quantized(scheme: label, Distortion(sums, largestErrorElement: largestElement))
+    } else {
+      let isIdentical = findings.allSatisfy { if case .identical(let same) = $0 { same } else { false } }
+      outcome = .kept(reason: job.tensor.reasonToKeep, isIdentical: isIdentical)
     }
     return TensorReport(
-      name: job.record.name, shape: job.record.shape, sourceType: job.record.type, outcome: outcome,
-      sourceByteCount: job.record.sourceByteCount, storedByteCount: job.record.storedByteCount)
+      name: job.tensor.name, shape: job.tensor.shape, sourceType: job.source.entry.type, outcome: outcome,
+      sourceByteCount: job.source.entry.bytes.count, storedByteCount: job.tensor.storedByteCount)
   }
 
   /// Totals, once the bytes of tensors, codebooks and headers have been seen to add up to each file's.
@@ -167,7 +181,7 @@ package struct Measurement: Sendable {
     let files = packed.checkpoint.files
     let stored = files.reduce(0) { $0 + $1.header.fileSize }
     let headers = files.reduce(0) { $0 + $1.header.dataStart }
-    let codebooks = packed.manifest.codebooks.reduce(0) { $0 + $1.byteCount }
+    let codebooks = packed.auxiliaryByteCount
     let accounted = tensors.reduce(headers + codebooks) { $0 + $1.storedByteCount }
     guard accounted == stored else {
       throw ConversionError.sizesDoNotAdd(packed.checkpoint.folder.string, expected: accounted, found: stored)

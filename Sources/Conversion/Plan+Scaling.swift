@@ -13,7 +13,7 @@ extension Recipe {
   /// What asks for the model, for messages.
   var calibratedName: String {
     if let scaling { return "scaling '\(scaling.name)'" }
-    return options.method?.rawValue ?? "gptq"
+    return options.fitted(to: layout).method?.rawValue ?? "gptq"
   }
 }
 
@@ -21,7 +21,7 @@ extension Plan {
   static func requireScalable(_ recipe: Recipe) throws(RecipeError) {
     guard let scaling = recipe.scaling else { return }
     do {
-      let scheme = try recipe.options.scheme()
+      let scheme = try recipe.options.fitted(to: recipe.layout).scheme()
       guard scheme.method != .awq || scaling == .activationAware else { throw RecipeError.scalesAlready(method: .awq) }
       guard recipe.isCalibrated(scheme) else { throw RecipeError.scaling(scaling.name, method: scheme.method) }
     } catch let error as SchemeError {
@@ -41,7 +41,8 @@ extension Plan {
       guard folded.contains(tensor.source.name) else { return tensor }
       var work = tensor.work
       if case .keep(let reason) = work { work = .rewrite(reason: "\(reason), with scales folded in") }
-      return Tensor(source: tensor.source, work: work, members: tensor.members, isFolded: true)
+      return Tensor(
+        source: tensor.source, work: work, members: tensor.members, layout: tensor.layout, isFolded: true)
     }
   }
 }
@@ -70,6 +71,7 @@ struct ScalingRules {
         if nonFinite.contains(name) { return "'\(name)' holds infinities or NaN" }
       case .quantize(let quantizer, _):
         return "'\(name)' is quantized by \(quantizer.scheme.method.rawValue), which takes weights as they are"
+      case .round(let format): return "'\(name)' is stored as \(format.label), which takes weights as they are"
       case nil: return "'\(name)' is missing"
       }
     }

@@ -12,6 +12,8 @@ package struct Plan: Sendable {
     case quantize(TileQuantizer, Tiling)
     /// By a method that runs the model; the encoding is that of the scheme.
     case calibrate(WeightScheme)
+    /// To floats of a runtime's own kind.
+    case round(FloatRounding)
     case keep(reason: String)
     /// Stored as it was, with other values: a scale is folded into it.
     case rewrite(reason: String)
@@ -21,6 +23,8 @@ package struct Plan: Sendable {
     package let source: CheckpointTensor
     package let work: Work
     package let members: [PackedFormat.Member]
+    /// How a quantized weight is laid down for a runtime; nil in our own format.
+    package var layout: (any WeightLayout)?
     /// Whether scales are folded into it, so that its values are not those of the source.
     package var isFolded = false
 
@@ -57,7 +61,9 @@ package struct Plan: Sendable {
     converting source: Checkpoint, recipe: Recipe, nonFinite: Set<String> = [],
     statistics: [String: FeatureStatistics] = [:], evidence: (any StoredEvidence)? = nil
   ) throws {
-    if PackedCheckpoint.isPacked(source.folder) { throw ConversionError.alreadyPacked(source.folder.string) }
+    if try PackedCheckpoint.isPacked(source.folder) || LayoutCheckpoint(source) != nil {
+      throw ConversionError.alreadyPacked(source.folder.string)
+    }
     let unmatched = recipe.unmatchedPatterns(among: source.tensors.map(\.name))
     guard unmatched.isEmpty else { throw RecipeError.unmatched(unmatched) }
     if evidence != nil, recipe.needsLearning {
@@ -87,13 +93,19 @@ package struct Plan: Sendable {
         tensors.append(
           Tensor(
             source: tensor, work: .calibrate(scheme),
-            members: PackedFormat.members(of: entry.name, shape: entry.shape, encoding: scheme.encoding)))
+            members: PackedFormat.members(of: entry.name, shape: entry.shape, encoding: scheme.encoding)
+          ).laid(down: try recipe.layout.map { try Self.weightLayout($0, of: entry, scheme: scheme) }))
+      case .round(let format):
+        tensors.append(
+          Tensor(source: tensor, work: .round(format), members: []).laid(
+            down: try recipe.layout.map { try Self.weightLayout($0, of: entry, scheme: nil) }))
       case .quantize(let scheme):
         if evidence != nil, scheme.method.isCalibrated { withoutEvidence.append(entry.name) }
         // What belongs to no block, such as the head, has no evidence: it is rounded to nearest in the same form.
         let known = try Self.statistics(statistics[entry.name], of: tensor)
-        let isSplit = scheme.method.needsStatistics && known != nil
-        if scheme.method.needsStatistics, statistics.isEmpty {
+        // Layouts of runtimes have no place for outlier columns: the runtime splits them off by its activations.
+        let isSplit = scheme.method.needsStatistics && known != nil && recipe.layout == nil
+        if scheme.method.needsStatistics, statistics.isEmpty, recipe.layout == nil {
           throw ConversionError.noStatistics(scheme.method.rawValue)
         }
         let quantizer = TileQuantizer(
@@ -103,15 +115,17 @@ package struct Plan: Sendable {
           throw ConversionError.rowTooLong(
             file: tensor.file.path.string, tensor: entry.name, length: entry.shape.last ?? 1)
         }
-        books.append(contentsOf: PackedFormat.codebooks(of: quantizer.encoding))
+        if recipe.layout == nil { books.append(contentsOf: PackedFormat.codebooks(of: quantizer.encoding)) }
         tensors.append(
           Tensor(
             source: tensor, work: .quantize(quantizer, tiling),
-            members: PackedFormat.members(of: entry.name, shape: entry.shape, encoding: quantizer.encoding)))
+            members: PackedFormat.members(of: entry.name, shape: entry.shape, encoding: quantizer.encoding)
+          ).laid(down: try recipe.layout.map { try Self.weightLayout($0, of: entry, scheme: scheme.rounding) }))
       }
     }
     let isAnyQuantized = tensors.contains(where: \.work.isQuantized)
     guard isAnyQuantized else { throw ConversionError.nothingToQuantize(source.folder.string) }
+    if let layout = recipe.layout { try Self.checkLayout(layout, of: source, tensors) }
     self.source = source
     self.recipe = recipe
     self.tensors = Self.folding(tensors, recipe, model, nonFinite)
@@ -119,7 +133,8 @@ package struct Plan: Sendable {
     codebooks = Array(books)
     sideFiles = try SideFiles(of: source)
     try Self.requireDistinctNames(tensors, codebooks: codebooks)
-    files = Self.files(for: source, tensors: tensors, codebooks: codebooks)
+    files = Self.files(for: source, tensors: tensors, codebooks: codebooks, layout: recipe.layout)
+    _ = try layoutConfiguration(toolVersion: "")
   }
 
   /// What is known of a tensor's inputs, if it is of as many as there are.
@@ -192,22 +207,30 @@ package struct Plan: Sendable {
   }
 
   /// One output file per source file, under the same name where there are several.
-  private static func files(for source: Checkpoint, tensors: [Tensor], codebooks: [NamedCodebook]) -> [File] {
-    source.files.enumerated().map { index, file in
+  private static func files(
+    for source: Checkpoint, tensors: [Tensor], codebooks: [NamedCodebook], layout runtime: RuntimeLayout?
+  ) -> [File] {
+    let metadata: OrderedDictionary<String, String> =
+      switch runtime {
+      case nil: ["format": "pt", "quantization_manifest": .init(PackedManifest.fileName)]
+      case .mlx?: ["format": "mlx"]
+      default: ["format": "pt"]
+      }
+    return source.files.enumerated().map { index, file in
       var specifications = tensors.filter { $0.source.fileIndex == index }.flatMap { $0.members.map(\.specification) }
       if index == 0 { specifications += codebooks.map { PackedFormat.specification(of: $0) } }
       let name = source.files.count > 1 ? file.path.lastComponent?.string : nil
-      let layout = SafetensorsLayout(
-        specifications, metadata: ["format": "pt", "quantization_manifest": .init(PackedManifest.fileName)])
+      let layout = SafetensorsLayout(specifications, metadata: metadata)
       return File(name: name ?? Checkpoint.singleName, layout: layout)
     }
   }
 
   /// Whether some tensors are split by outlier features, though perhaps none was found.
   var hasSplits: Bool {
-    tensors.contains {
-      if case .quantize(let quantizer, _) = $0.work { quantizer.scheme.method.needsStatistics } else { false }
-    }
+    recipe.layout == nil
+      && tensors.contains {
+        if case .quantize(let quantizer, _) = $0.work { quantizer.scheme.method.needsStatistics } else { false }
+      }
   }
 
   // MARK: The texts of the output
@@ -241,6 +264,10 @@ package struct Plan: Sendable {
   /// `config.json` with the quantization stated; nil if the source has none.
   func configuration(toolVersion: String) -> JSONValue? {
     guard var members = source.configuration?.object else { return nil }
+    if let made = try? layoutConfiguration(toolVersion: toolVersion) {
+      for key in ["quantization_config", "compression_config", "quantization"] { members[key] = nil }
+      return .object(members.merging(made.keys) { $1 })
+    }
     var quantization: OrderedDictionary<String, JSONValue> = [
       "quant_method": .string(PackedFormat.name), "format_version": .integer(PackedFormat.version),
     ]
@@ -258,7 +285,12 @@ package struct Plan: Sendable {
 
   /// Every byte of the output folder.
   package func outputByteCount(toolVersion: String) -> Int {
-    let texts = [manifest(toolVersion: toolVersion).json, configuration(toolVersion: toolVersion), index()]
+    var texts = [configuration(toolVersion: toolVersion), index()]
+    if let made = try? layoutConfiguration(toolVersion: toolVersion) {
+      texts += made.files.values.map(Optional.some)
+    } else {
+      texts.append(manifest(toolVersion: toolVersion).json)
+    }
     return files.reduce(0) { $0 + $1.layout.fileSize } + sideFiles.copied.reduce(0) { $0 + $1.byteCount }
       + texts.compactMap { $0.map { fileBytes($0).count } }.reduce(0, +)
   }
@@ -284,13 +316,23 @@ func shardIndex(_ files: [(name: String, layout: SafetensorsLayout)]) -> JSONVal
 /// A JSON file's bytes as Hugging Face writes them: two spaces, a newline at the end.
 func fileBytes(_ json: JSONValue) -> [UInt8] { Array((json.text(indent: 2) + "\n").utf8) }
 
+extension Plan.Tensor {
+  /// The same with the members that a runtime's layout has.
+  fileprivate func laid(down layout: (any WeightLayout)?) -> Plan.Tensor {
+    guard let layout, let module = Plan.module(of: source.name) else { return self }
+    let members = layout.members(of: module).map { PackedFormat.Member(role: .data, specification: $0) }
+    return Plan.Tensor(source: source, work: work, members: members, layout: layout)
+  }
+}
+
 extension Plan.Work {
   package var isQuantized: Bool {
     switch self {
     case .keep, .rewrite: false
-    case .quantize, .calibrate: true
+    case .quantize, .calibrate, .round: true
     }
   }
+  var isCalibrated: Bool { if case .calibrate = self { true } else { false } }
 }
 
 extension Plan.Tensor {
@@ -298,6 +340,8 @@ extension Plan.Tensor {
     switch work {
     case .keep(let reason): return .kept(reason: reason)
     case .rewrite(let reason): return .folded(reason: reason)
+    // Such tensors go to a runtime's layout alone, which has no manifest.
+    case .round(let format): return .kept(reason: format.label)
     case .quantize(let quantizer, _): return .quantized(quantizer.encoding, scheme: quantizer.scheme.json)
     case .calibrate(let scheme):
       var fields = scheme.json

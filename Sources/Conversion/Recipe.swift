@@ -1,6 +1,7 @@
 import Checkpoints
 import Kernels
 import OrderedCollections
+import Packing
 import Quantization
 
 /// The options of a scheme as a user gives them; what is nil takes the method's usual value.
@@ -24,9 +25,10 @@ package struct SchemeOptions: Hashable, Sendable {
   }
 
   /// The search that measures best with the importance of columns; nil for methods that have their own.
-  fileprivate var bestWeighedSearch: ScaleSearch? {
-    switch method ?? .nf4 {
-    case .absmax: granularity == .tensor ? .mse : .signedMSE
+  fileprivate func bestWeighedSearch(for layout: RuntimeLayout?) -> ScaleSearch? {
+    let takesNegative = layout?.rules.allowsNegativeScales ?? true
+    return switch fitted(to: layout).method ?? .nf4 {
+    case .absmax: granularity == .tensor || !takesNegative ? .mse : .signedMSE
     case .zeroPoint, .nf4, .fp4: .mse
     default: nil
     }
@@ -44,6 +46,46 @@ package struct SchemeOptions: Hashable, Sendable {
     result.isSymmetric = changes.isSymmetric ?? result.isSymmetric
     result.groupOrder = changes.groupOrder ?? result.groupOrder
     return result
+  }
+}
+
+extension SchemeOptions {
+  /// The options with what a layout's runtimes are usually given, and no negative scales where they take none.
+  package func fitted(to layout: RuntimeLayout?) -> SchemeOptions {
+    guard let layout else { return self }
+    var result = self
+    if method == nil {
+      switch layout {
+      case .packQuantized, .intQuantized: result.method = .absmax
+      case .gptq, .gptqV2: result.method = .gptq
+      case .awq: result.method = .awq
+      case .mlx: result.method = .zeroPoint
+      case .bitsandbytes, .floatQuantized, .mxfp4, .nvfp4: break
+      }
+      if layout != .intQuantized, result.method != nil {
+        result.bits = bits ?? 4
+        result.granularity = granularity ?? .group(layout == .mlx ? 64 : 128)
+      }
+    }
+    let isInt8 =
+      (result.method == .absmax || result.method == .llmInt8) && (layout == .intQuantized || layout == .bitsandbytes)
+    if isInt8 { result.scaleType = scaleType ?? .f32 }
+    if result.method?.isCalibrated ?? false, !layout.rules.allowsNegativeScales {
+      result.scaleSearch = scaleSearch ?? .mse
+    }
+    return result
+  }
+}
+
+extension RuntimeLayout {
+  /// The floats of a layout that has its own.
+  var floatRounding: FloatRounding? {
+    switch self {
+    case .floatQuantized: .float8
+    case .mxfp4: .mxfp4
+    case .nvfp4: .nvfp4
+    default: nil
+    }
   }
 }
 
@@ -68,6 +110,8 @@ package struct Recipe: Hashable, Sendable {
   }
 
   package var options = SchemeOptions()
+  /// The runtime whose layout is written; our own format if nil.
+  package var layout: RuntimeLayout?
   package var include: [String] = []
   package var exclude: [String] = []
   /// The last one that matches a tensor counts.
@@ -93,7 +137,8 @@ package struct Recipe: Hashable, Sendable {
   /// which features are outliers.
   package var needsStatistics: Bool {
     schemes.contains { scheme in
-      scheme.method.needsStatistics
+      // A runtime's layout has no place for outlier columns.
+      scheme.method.needsStatistics && layout == nil
         || calibration.weighsScales && inputScaling == nil && !scheme.method.isCalibrated && scheme.scaleSearch != .none
     }
   }
@@ -103,30 +148,37 @@ package struct Recipe: Hashable, Sendable {
   package mutating func weighScales() throws(RecipeError) {
     calibration.weighsScales = true
     let isChosen = options.scaleSearch != nil
-    if !isChosen { options.scaleSearch = options.bestWeighedSearch }
+    if !isChosen { options.scaleSearch = options.bestWeighedSearch(for: layout) }
     for index in overrides.indices where overrides[index].options.scaleSearch == nil {
       let merged = options.changed(by: overrides[index].options)
       guard !isChosen || merged.scaleSearch == nil else { continue }
-      overrides[index].options.scaleSearch = merged.bestWeighedSearch
+      overrides[index].options.scaleSearch = merged.bestWeighedSearch(for: layout)
     }
     guard needsCalibration || needsStatistics else { throw .evidenceUnused }
   }
 
   /// Every scheme that a tensor may get; options that make none are left out.
   private var schemes: [WeightScheme] {
-    ([options] + overrides.map { options.changed(by: $0.options) }).compactMap { try? $0.scheme() }
+    layout?.floatRounding == nil ? allOptions.compactMap { try? $0.scheme() } : []
   }
+
+  private var allOptions: [SchemeOptions] {
+    ([options] + overrides.map { options.changed(by: $0.options) }).map { $0.fitted(to: layout) }
+  }
+
   /// How inputs are scaled: as asked, or as AWQ does it.
   package var inputScaling: Scaling? { scaling ?? (methods.contains(.awq) ? .activationAware : nil) }
 
   /// Whether a method needs evidence layer after layer, not of a block at once.
   var needsLayerEvidence: Bool { methods.contains(.gptq) || needsLearning }
 
-  private var methods: [Quantization.Method] { ([options.method] + overrides.map(\.options.method)).compactMap { $0 } }
+  private var methods: [Quantization.Method] { allOptions.compactMap(\.method) }
 
   /// What is to become of a tensor.
   package enum Decision: Hashable, Sendable {
     case quantize(WeightScheme)
+    /// To the floats of the layout.
+    case round(FloatRounding)
     case keep(reason: String)
   }
 
@@ -138,8 +190,12 @@ package struct Recipe: Hashable, Sendable {
     let override = overrides.last { matches(entry.name, pattern: $0.pattern) }
     let isAsked = override != nil || include.contains { matches(entry.name, pattern: $0) }
     if let reason = role.reasonToKeep, role.isAlwaysKept || !isAsked { return .keep(reason: reason) }
-    do {
-      return .quantize(try (override.map { options.changed(by: $0.options) } ?? options).scheme())
+    do throws(SchemeError) {
+      if let layout, let format = layout.floatRounding {
+        if let own = (override?.options ?? options).method { throw SchemeError.layoutHasNoScheme(own, layout.rawValue) }
+        return .round(format)
+      }
+      return .quantize(try (override.map { options.changed(by: $0.options) } ?? options).fitted(to: layout).scheme())
     } catch {
       throw .scheme(pattern: override?.pattern, error)
     }
@@ -165,7 +221,8 @@ package struct Recipe: Hashable, Sendable {
       if let order = options.groupOrder { fields["group_order"] = .string(order.rawValue) }
       return fields
     }
-    var members = (try? options.scheme())?.json ?? fields(options)
+    var members = (try? options.fitted(to: layout).scheme())?.json ?? fields(options)
+    if let layout { members["layout"] = .string(layout.rawValue) }
     members["include"] = .array(include.map { .string($0) })
     members["exclude"] = .array(exclude.map { .string($0) })
     members["overrides"] = .array(
@@ -202,8 +259,8 @@ package enum RecipeError: Error, Hashable, CustomStringConvertible {
       "awq and --scaling fold scales into the model while it runs, which evidence from a file cannot stand in for: give"
         + " --calibration, or take gptq, absmax or zero-point"
     case .evidenceUnused:
-      "calibration text or evidence is given, but nothing in this recipe uses it: hqq chooses its own ranges, and"
-        + " --scale-search none weighs nothing; leave it out, or choose another method or search"
+      "calibration text or evidence is given, but nothing in this recipe uses it: hqq chooses its own ranges,"
+        + " layouts of floats have theirs, and --scale-search none weighs nothing; leave it out, or choose another method or search"
     case .scaling(let name, let method):
       "scaling '\(name)' goes in front of absmax and zero-point in rows or groups, gptq and awq; \(method.rawValue) with"
         + " these options does not take it"

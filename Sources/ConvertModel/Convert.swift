@@ -5,6 +5,7 @@ import Conversion
 import Evaluation
 import Foundation
 import Models
+import Packing
 import Quantization
 import Reports
 import SystemPackage
@@ -50,6 +51,14 @@ struct Convert: ParsableCommand {
   var output: String
 
   @OptionGroup(title: "Method") var scheme: SchemeArguments
+
+  @Option(
+    help: ArgumentHelp(
+      "Write the layout of a runtime instead of the packed format.",
+      discussion: RuntimeLayout.allCases.map { "\($0.rawValue): \($0.summary)" }.joined(separator: "\n"),
+      valueName: "layout"))
+  var layout: RuntimeLayout?
+
   @OptionGroup(title: "Choice of tensors") var choice: ChoiceArguments
 
   @OptionGroup(title: "Calibration") var calibration: CalibrationArguments
@@ -172,6 +181,7 @@ struct Convert: ParsableCommand {
   private func makeRecipe() throws -> Recipe {
     var recipe = Recipe()
     recipe.options = scheme.options
+    recipe.layout = layout
     recipe.include = choice.include
     recipe.exclude = choice.exclude
     recipe.overrides = choice.override
@@ -186,8 +196,10 @@ struct Convert: ParsableCommand {
       throw ValidationError("--scaling none: awq is a scaling; take zero-point or absmax for plain rounding")
     }
     do {
-      _ = try recipe.options.scheme()
-      for override in recipe.overrides { _ = try recipe.options.changed(by: override.options).scheme() }
+      _ = try recipe.options.fitted(to: layout).scheme()
+      for override in recipe.overrides {
+        _ = try recipe.options.changed(by: override.options).fitted(to: layout).scheme()
+      }
       if calibration.text.calibration != nil || calibration.evidence != nil { try recipe.weighScales() }
     } catch {
       throw ValidationError("\(error)")
@@ -195,3 +207,5 @@ struct Convert: ParsableCommand {
     return recipe
   }
 }
+
+extension RuntimeLayout: ExpressibleByArgument {}

@@ -36,6 +36,7 @@ struct ConvertModelCommand: ParsableCommand {
     version: toolVersion,
     subcommands: [
       Convert.self, Calibrate.self, Inspect.self, Report.self, Evaluate.self, Generate.self, Unpack.self, Verify.self,
+      Check.self,
     ],
     defaultSubcommand: Convert.self)
 }

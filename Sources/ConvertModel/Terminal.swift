@@ -29,7 +29,7 @@ func reportingErrors(_ body: () throws -> Void) throws {
     printError("\(error)")
     switch error {
     case .outputExists, .outputIsNotAModel, .cannotCreate: throw Exit.cannotCreate
-    case .outputIsSource: throw ExitCode.validationFailure
+    case .outputIsSource, .layout: throw ExitCode.validationFailure
     case .writeFailed: throw Exit.inputOutput
     case .cancelled: throw Exit.interrupted
     default: throw Exit.data

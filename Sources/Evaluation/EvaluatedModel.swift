@@ -62,6 +62,30 @@ package struct PackedSource: WeightSource {
   }
 }
 
+/// A folder in the layout of a runtime as a source of weights: decoded as they are read.
+package struct LayoutSource: WeightSource {
+  private let layout: LayoutCheckpoint
+
+  package init(_ layout: LayoutCheckpoint) { self.layout = layout }
+
+  package var place: String { layout.checkpoint.folder.string }
+  package var tensorNames: [String] { layout.records.map(\.name) }
+  package func shape(of tensor: String) -> [Int]? { layout[tensor]?.shape }
+  package func makeReader() -> any WeightReader { Reader(layout: layout) }
+
+  private struct Reader: WeightReader {
+    let layout: LayoutCheckpoint
+    var bytes: [UInt8] = []
+
+    mutating func read(_ tensor: String, _ elements: Range<Int>, into values: inout [Float]) throws {
+      guard let record = layout[tensor] else {
+        throw CheckpointError(file: layout.checkpoint.folder.string, tensor: tensor, .notFound)
+      }
+      try layout.decode(record, elements, into: &values, bytes: &bytes)
+    }
+  }
+}
+
 extension Model {
   /// The folder with the tokenizer and the other files.
   package var folder: FilePath {
@@ -88,7 +112,7 @@ extension Model {
     return []
   }
 
-  /// Opens a folder or file, packed or not, as a model that can be run.
+  /// Opens a folder or file, packed, in a runtime's layout or of full precision, as a model that can be run.
   package init(_ path: FilePath) throws {
     if GGUFFile.isGGUF(path) {
       let source = try GGUFSource(GGUFFile(path))
@@ -98,7 +122,11 @@ extension Model {
       try self.init(PackedSource(packed), configuration: packed.checkpoint.configuration)
     } else {
       let checkpoint = try Checkpoint(path)
-      try self.init(checkpoint, configuration: checkpoint.configuration)
+      if let layout = try LayoutCheckpoint(checkpoint) {
+        try self.init(LayoutSource(layout), configuration: checkpoint.configuration)
+      } else {
+        try self.init(checkpoint, configuration: checkpoint.configuration)
+      }
     }
   }
 }

@@ -22,7 +22,9 @@ package struct OpenedWeights: Sendable {
       folder = packed.checkpoint.folder
     } else {
       let checkpoint = try Checkpoint(path)
-      (source, configuration) = (checkpoint, checkpoint.configuration)
+      let layout = try LayoutCheckpoint(checkpoint)
+      source = layout.map { LayoutSource($0) } ?? checkpoint
+      configuration = checkpoint.configuration
       folder = checkpoint.folder
     }
   }

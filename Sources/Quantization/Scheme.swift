@@ -208,6 +208,7 @@ package enum SchemeError: Error, Hashable, CustomStringConvertible {
   case doubleQuantization(method: Method)
   case doubleQuantizationScaleType
   case scaleType(ElementType)
+  case layoutHasNoScheme(Method, String)
 
   package var description: String {
     switch self {
@@ -235,6 +236,8 @@ package enum SchemeError: Error, Hashable, CustomStringConvertible {
       "double quantization is for nf4 and fp4, whose scales are 32-bit; \(method.rawValue) can store 16-bit ones"
         + " (scale type f16 or bf16)"
     case .doubleQuantizationScaleType: "double quantization stores scales in 8 bits: leave out the scale type"
+    case .layoutHasNoScheme(let method, let layout):
+      "layout \(layout) stores floats of its own kind: leave out the method \(method.rawValue), or take another layout"
     case .scaleType(let type): "scale type \(type.rawValue): it must be F32, F16 or BF16"
     }
   }

@@ -209,7 +209,7 @@ import Testing
       (64, [tiny, "-o", path("x"), "--exclude", "nothing.*"], "no tensor matches 'nothing.*'"),
       (64, [tiny, "-o", tiny, "--overwrite"], "source and output are the same folder"),
       (64, ["inspect", tiny, "--against", tiny], "--against needs --tensor"),
-      (65, [path("out"), "-o", path("x")], "is a packed checkpoint already"),
+      (65, [path("out"), "-o", path("x")], "is quantized already"),
       (65, ["report", tiny, "--against", tiny], "is not a folder written by convert-model"),
       (65, ["inspect", tiny, "--tensor", "up_proj"], "did you mean"),
       (65, [path("model.gguf"), "-o", path("x")], "not a safetensors file"),

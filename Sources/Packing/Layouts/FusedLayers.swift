@@ -1,0 +1,37 @@
+import Quantization
+
+/// What runtimes require of several layers together.
+package enum FusedLayers {
+  /// The last parts of the names of linear layers that vLLM fuses into one, which then has one scheme.
+  package static let families: [[String]] = [
+    ["q_proj", "k_proj", "v_proj"], ["gate_proj", "up_proj"], ["query", "key", "value"], ["w1", "w3"],
+  ]
+
+  /// - Parameter schemes: of each module, in words; nil for one that is not quantized.
+  /// - Throws: the first family whose members differ.
+  package static func check(_ schemes: [String: String?]) throws(LayoutError) {
+    for module in schemes.keys.sorted() {
+      guard let dot = module.lastIndex(of: "."),
+        let family = families.first(where: { $0[0] == module[module.index(after: dot)...] })
+      else { continue }
+      let siblings = family.map { module[...dot] + $0 }.filter { schemes[$0] != nil }
+      let found = siblings.map { (schemes[$0] ?? nil) ?? "not quantized" }
+      if Set(found).count > 1 { throw .fusedSchemes(modules: siblings, found: found) }
+    }
+  }
+
+  /// Layers whose inputs are split over devices; the others' outputs are.
+  private static let splitByInputs = ["o_proj", "down_proj", "out_proj", "fc2", "w2", "dense", "c_proj"]
+
+  /// Whether vLLM can split a layer over devices: each gets whole groups and whole words.
+  package static func checkSplit(
+    _ module: String, rows: Int, columns: Int, groupLength: Int, parts: Int
+  ) throws(LayoutError) {
+    guard parts > 1 else { return }
+    let last = module.split(separator: ".").last.map(String.init) ?? module
+    let (size, unit) = splitByInputs.contains(last) ? (columns, groupLength == columns ? 32 : groupLength) : (rows, 32)
+    if size % (parts * unit) != 0 {
+      throw .tensorParallel(module: module, size: size, unit: unit, parts: parts)
+    }
+  }
+}

@@ -1,0 +1,60 @@
+import Checkpoints
+import Kernels
+
+/// What a runtime's layout cannot hold.
+package enum LayoutError: Error, Hashable, CustomStringConvertible {
+  /// An encoding that the layout has no place for.
+  case encoding(RuntimeLayout, module: String, found: String, takes: String, alternatives: [RuntimeLayout])
+  case negativeScale(RuntimeLayout, module: String)
+  case scaleOverflow(RuntimeLayout, module: String, scale: Float)
+  case groupDoesNotDivide(RuntimeLayout, module: String, columns: Int, group: Int, fitting: [Int])
+  case dimension(RuntimeLayout, module: String, name: String, size: Int, multiple: Int)
+  case mixedSchemes(RuntimeLayout, modules: [String])
+  case fusedSchemes(modules: [String], found: [String])
+  case tensorParallel(module: String, size: Int, unit: Int, parts: Int)
+  case notAMatrix(RuntimeLayout, tensor: String, shape: [Int])
+  case unsupportedModel(RuntimeLayout, modelType: String, reason: String)
+
+  package var description: String {
+    switch self {
+    case .encoding(let layout, let module, let found, let takes, let alternatives):
+      "layout \(layout.rawValue): '\(module.printable)' is to be \(found), but the layout takes \(takes)"
+        + (alternatives.isEmpty
+          ? "; no layout of a runtime takes it: leave out --layout"
+          : "; layouts that take it: \(alternatives.map(\.rawValue).joined(separator: ", "))")
+    case .negativeScale(let layout, let module):
+      "layout \(layout.rawValue): '\(module.printable)' has negative scales, which its runtimes do not expect; take"
+        + " --scale-search mse instead of mse-signed"
+    case .scaleOverflow(let layout, let module, let scale):
+      "layout \(layout.rawValue): '\(module.printable)' has a scale of \(scale), beyond the largest finite one of its"
+        + " type; leave the tensor alone with --exclude"
+    case .groupDoesNotDivide(let layout, let module, let columns, let group, let fitting):
+      "layout \(layout.rawValue): groups of \(group) do not divide the \(columns) inputs of '\(module.printable)'; "
+        + (fitting.isEmpty
+          ? "leave it alone with --exclude"
+          : "take --group-size \(fitting.map(String.init).joined(separator: " or ")), or leave it alone with --exclude")
+    case .dimension(let layout, let module, let name, let size, let multiple):
+      "layout \(layout.rawValue): '\(module.printable)' has \(size) \(name), which must be a multiple of \(multiple);"
+        + " leave it alone with --exclude"
+    case .mixedSchemes(let layout, let modules):
+      "layout \(layout.rawValue) holds one scheme for the whole model, but \(Self.list(modules)) differ from the rest;"
+        + " leave out the override, or exclude them"
+    case .fusedSchemes(let modules, let found):
+      "\(Self.list(modules)) are fused into one layer by vLLM and need one scheme, but have \(found.joined(separator: ", "));"
+        + " give all of them the same"
+    case .tensorParallel(let module, let size, let unit, let parts):
+      "'\(module.printable)': \(size) cannot be split over \(parts) devices in multiples of \(unit); take fewer devices or"
+        + " smaller groups"
+    case .notAMatrix(let layout, let tensor, let shape):
+      "layout \(layout.rawValue): tensor '\(tensor.printable)' \(shape) is not a matrix named '….weight'; leave it alone"
+        + " with --exclude"
+    case .unsupportedModel(let layout, let modelType, let reason):
+      "layout \(layout.rawValue): a model of type '\(modelType.printable)' cannot be written: \(reason)"
+    }
+  }
+
+  private static func list(_ modules: [String]) -> String {
+    let names = modules.prefix(3).map { "'\($0.printable)'" }.joined(separator: ", ")
+    return modules.count > 3 ? names + " and \(modules.count - 3) others" : names
+  }
+}
