@@ -15,7 +15,8 @@ package struct Inspector: Sendable {
     case packed(PackedCheckpoint)
     /// In the layout of a runtime.
     case layout(LayoutCheckpoint)
-    case plain(Checkpoint)
+    /// `oddity`: why it is not the quantized layout that its tensors or its configuration suggest.
+    case plain(Checkpoint, oddity: String?)
     case gguf(GGUFFile)
     /// Not safetensors: listed with what its first bytes say.
     case unknown(String)
@@ -31,8 +32,12 @@ package struct Inspector: Sendable {
     if PackedCheckpoint.isPacked(path) { return .packed(try PackedCheckpoint(path)) }
     do {
       let checkpoint = try Checkpoint(path)
-      if let layout = try LayoutCheckpoint(checkpoint) { return .layout(layout) }
-      return .plain(checkpoint)
+      do {
+        return try LayoutCheckpoint(checkpoint).map { .layout($0) } ?? .plain(checkpoint, oddity: nil)
+      } catch {
+        // What is odd about it is said; its tensors are listed as they are stored.
+        return .plain(checkpoint, oddity: "\(error)")
+      }
     } catch  where error.reason == .noSafetensors {
       return .unknown("a folder without safetensors files")
     } catch {
@@ -62,7 +67,7 @@ package struct Inspector: Sendable {
     switch contents {
     case .packed(let packed): try packedInspection(packed)
     case .layout(let layout): try layoutInspection(layout)
-    case .plain(let checkpoint): try plainInspection(checkpoint)
+    case .plain(let checkpoint, let oddity): try plainInspection(checkpoint, oddity)
     case .gguf(let file): Inspection(file)
     case .unknown(let kind):
       Inspection(
@@ -107,11 +112,11 @@ package struct Inspector: Sendable {
       role: TensorRole(entry).rawValue, elementCount: record.elementCount, byteCount: record.storedByteCount)
   }
 
-  private func plainInspection(_ checkpoint: Checkpoint) throws -> Inspection {
+  private func plainInspection(_ checkpoint: Checkpoint, _ oddity: String?) throws -> Inspection {
     let method = checkpoint.configuration?["quantization_config"]?["quant_method"]?.string
     let kind = method.map { "safetensors, quantized by \($0) (its tensors are listed as they are stored)" }
     return Inspection(
-      path: path.string, kind: kind ?? "safetensors",
+      path: path.string, kind: (kind ?? "safetensors") + (oddity.map { "; odd: \($0)" } ?? ""),
       modelType: checkpoint.configuration?["model_type"]?.string, files: try files(beside: checkpoint.files),
       tensors: checkpoint.tensors.map { Self.tensor($0.entry) }.sorted { $0.name.naturallyPrecedes($1.name) },
       sourceByteCount: nil)
@@ -189,7 +194,7 @@ package struct Inspector: Sendable {
         return nil
       }
       return survey.result()
-    case .plain(let checkpoint):
+    case .plain(let checkpoint, _):
       guard let tensor = checkpoint[name] else { throw missing(name, among: checkpoint.tensors.map(\.name), in: path) }
       try Self.requireReadable(tensor.entry.type, name, in: tensor.file.path)
       var survey = TensorSurvey(Self.tensor(tensor.entry), encoding: nil, shape: tensor.entry.shape)
