@@ -142,7 +142,7 @@ package enum Method: String, CaseIterable, Hashable, Sendable {
     case .gptq:
       "integers chosen column by column so that later ones make up for the errors of earlier ones; runs the model"
     case .learned:
-      "integers and ranges learned by gradient steps from GPTQ's, so that blocks or predictions stay; runs the model"
+      "GPTQ gone on from by what gradients say of the predictions, so that rows make up for each other; runs the model"
     case .awq:
       "integers rounded to nearest after large inputs were scaled to count more, in clipped ranges; runs the model"
     case .llmInt8:
