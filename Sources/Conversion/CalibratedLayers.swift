@@ -144,14 +144,12 @@ struct CalibratedLayers {
       var fallback = result.fallback?.description
       var errors: HeldOutErrors?
       if let heldOut = problem.heldOut, heldOut.inputs.rows > 0 {
-        let plain = try AffineWeight(
-          roundingToNearest: weight, scheme.plain, importance: nil, workers: workers)
         let found = HeldOutErrors(
           weight, quantized, plain: try plainRounding(weight, scheme, factors: problem.scaling?.factors), heldOut,
           workers: workers)
         errors = found
         if options.fallsBack, result.fallback == nil, found.error > found.plainError {
-          quantized = plain
+          quantized = try AffineWeight(roundingToNearest: weight, scheme.plain, importance: nil, workers: workers)
           fallback = "its error on held-out tokens was above that of rounding to nearest"
         }
       }
