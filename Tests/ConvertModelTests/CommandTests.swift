@@ -20,7 +20,7 @@ import Testing
 
   init() throws { folder = try TemporaryFolder() }
 
-  private static func run(_ arguments: [String]) async throws -> Outcome {
+  static func run(_ arguments: [String]) async throws -> Outcome {
     // The program is built beside the bundle of the tests.
     let program = FilePath(CommandLine.arguments[0]).removingLastComponent().appending("convert-model")
     let record = try await Subprocess.run(
