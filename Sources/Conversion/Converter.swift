@@ -16,6 +16,7 @@ package struct Converter: Sendable {
   /// The tokens to calibrate on, where the plan has something to calibrate.
   private let windows: CalibrationWindows?
   private let resources: RunResources?
+  private let codeSums = CodeSums()
 
   package init(
     plan: Plan, toolVersion: String, workers: Int, windows: CalibrationWindows? = nil, resources: RunResources? = nil
@@ -75,7 +76,7 @@ package struct Converter: Sendable {
     if let made = try plan.layoutConfiguration(toolVersion: toolVersion) {
       for (name, text) in made.files { try output.write(fileBytes(text), to: name) }
     } else {
-      let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes)
+      let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes, codeSums: codeSums.values)
       try output.write(fileBytes(manifest.json), to: PackedManifest.fileName)
     }
     if let summary = CalibrationSummary(
@@ -126,6 +127,7 @@ package struct Converter: Sendable {
       let packer = TilePacker(
         encoding: scheme.encoding, grouping: scheme.encoding.grouping(of: tensor.source.entry.shape),
         matrices: tensor.source.entry.shape.dropLast(2).reduce(1, *))
+      codeSums.add(tile.codes.span, of: tensor.source.name)
       try packer.pack(tile, first: first, scaleMean: nil, buffer: &packed) { role, offset, bytes, count in
         try write(role, of: tensor, offset: offset, bytes, count, to: targets[tensor.source.fileIndex])
       }
@@ -270,6 +272,7 @@ package struct Converter: Sendable {
     }
     let packer = TilePacker(
       encoding: quantizer.encoding, grouping: quantizer.grouping, outlierColumns: quantizer.outliers?.columns ?? [])
+    codeSums.add(buffers.tile.codes.span, of: tensor.source.name)
     try packer.pack(
       buffers.tile, first: elements.lowerBound, scaleMean: facts.scaleMean, buffer: &buffers.packed
     ) { role, offset, bytes, count in

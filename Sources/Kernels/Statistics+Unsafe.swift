@@ -160,3 +160,9 @@ extension PairSums {
     }
   }
 }
+
+/// The sum of codes.
+package func codeSum(_ codes: Span<UInt8>) -> Int {
+  // Bounds: the buffer is the span's, and is walked as a sequence.
+  codes.withUnsafeBufferPointer { buffer in Int(buffer.reduce(UInt(0)) { $0 &+ UInt($1) }) }
+}

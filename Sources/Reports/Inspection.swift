@@ -85,8 +85,8 @@ package struct Inspection: Sendable {
 
 extension Inspection {
   package var text: String {
-    var lines = ["\(path): \(kind)"]
-    if let modelType { lines.append("Model type: \(modelType)") }
+    var lines = ["\(path): \(kind.printable)"]
+    if let modelType { lines.append("Model type: \(modelType.printable)") }
     var parts = [lines.joined(separator: "\n")]
     if !metadata.isEmpty {
       parts.append(

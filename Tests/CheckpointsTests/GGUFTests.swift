@@ -51,7 +51,7 @@ import Testing
       "a": .uint8(200), "b": .int8(-3), "c": .uint16(60_000), "d": .int16(-30_000), "e": .uint32(4_000_000_000),
       "f": .int32(-2_000_000_000), "g": .float32(1.5), "h": .bool(true), "i": .string("naïve ✓"),
       "j": .strings(["x", "", "▁y"]), "k": .uint64(.max), "l": .int64(.min), "m": .float64(-0.1),
-      "n": .integers([1, -1]), "o": .floats([0.25]), "p": .array(.bool, []),
+      "n": .integers([1, -1]), "o": .floats([0.25]), "p": .booleans([true, false]),
     ]
     let specifications = [
       GGUFSpecification(name: "one", type: .f32, shape: [3, 5]),

@@ -236,7 +236,8 @@ import Testing
 
   @Test func namesOfTensorsStayNames() async throws {
     let odd = [
-      "../../escape.weight", "/tmp/absolute.weight", "a\nb\u{1b}[31m.weight", "\u{65e5}\u{672c}\u{8a9e}.\u{1f600}.weight",
+      "../../escape.weight", "/tmp/absolute.weight", "a\nb\u{1b}[31m.weight",
+      "\u{65e5}\u{672c}\u{8a9e}.\u{1f600}.weight",
       "e\u{301}.weight", "...", String(repeating: "long.", count: 200) + "weight",
     ]
     let tensors = odd.map { SampleTensor($0, [4, 8], [Float](repeating: 0.5, count: 32)) }

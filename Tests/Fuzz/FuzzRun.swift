@@ -16,7 +16,7 @@ struct FuzzRun: Sendable {
     body = try target.make(folder)
   }
 
-  /// Traps where an error is none that the command turns into a line and an exit code, or its text is not one line.
+  /// Ends the program where an error is none that the command turns into a line and an exit code.
   /// - Returns: the error, if the input was refused.
   @discardableResult
   func callAsFunction(_ input: [UInt8]) -> (any Error)? {
@@ -25,9 +25,8 @@ struct FuzzRun: Sendable {
       return nil
     } catch {
       let text = "\(error)"
-      precondition(Self.isReported(error), "an error that the command does not know: \(type(of: error)): \(text)")
-      precondition(isPlain(text), "an error that is not one plain line: \(text.debugDescription)")
-      precondition(text.utf8.count < 1 << 16, "an error of \(text.utf8.count) bytes")
+      guard Self.isReported(error) else { fatalError("the command does not know \(type(of: error)): \(text)") }
+      guard text.utf8.count < 1 << 16 else { fatalError("an error of \(text.utf8.count) bytes") }
       return error
     }
   }

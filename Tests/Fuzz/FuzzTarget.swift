@@ -25,7 +25,7 @@ struct FuzzTarget: Sendable {
         let value = try JSONParser.parse(input)
         for indent in [nil, 2] {
           let again = try JSONParser.parse(Array(value.text(indent: indent).utf8))
-          precondition(again == value, "written JSON reads back")
+          guard again == value else { fatalError("what was written does not read back: \(value.text())") }
         }
       }
     },
@@ -215,11 +215,13 @@ private func folders(in path: FilePath) throws -> [String] {
 /// What `inspect` prints of a stranger's file must leave the terminal alone.
 private func inspect(_ path: FilePath) throws {
   let inspection = try Inspector(path).inspection()
-  precondition(inspection.text.split(separator: "\n").allSatisfy { isPlain(String($0)) }, "plain text")
+  for line in inspection.text.split(separator: "\n") where !isPlain(line) {
+    fatalError("control characters: \(line.debugDescription)")
+  }
   _ = inspection.json.text(indent: 2)
 }
 
-func isPlain(_ text: String) -> Bool {
+private func isPlain(_ text: Substring) -> Bool {
   text.unicodeScalars.allSatisfy { $0.properties.generalCategory != .control }
 }
 

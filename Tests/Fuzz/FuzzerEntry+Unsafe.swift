@@ -91,6 +91,6 @@ enum AllocationWatch {
   static func finish(inputOf count: Int) {
     state.pointee.isOn = false
     let (peak, allowed) = (state.pointee.peak, peakFactor * count + fixedPeak)
-    precondition(peak <= allowed, "\(peak) bytes at a time for an input of \(count)")
+    guard peak <= allowed else { fatalError("\(peak) bytes at a time for an input of \(count)") }
   }
 }
