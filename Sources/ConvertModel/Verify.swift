@@ -1,7 +1,6 @@
 import ArgumentParser
 import Checkpoints
 import Conversion
-import OrderedCollections
 import SystemPackage
 
 struct Verify: ParsableCommand {
@@ -35,12 +34,12 @@ struct Verify: ParsableCommand {
       }
       display.finish()
       if running.json {
-        var json: OrderedDictionary<String, JSONValue> = [
+        let wrong = findings.map { ["tensor": .string($0.tensor), "problem": .string($0.problem)] as JSONValue }
+        let json: JSONValue = [
           "path": .string(path), "tensors": .integer(result.tensorCount),
-          "damaged": .array(result.damaged.map { .string($0) }),
+          "damaged": .array(result.damaged.map { .string($0) }), "wrong": deep ? .array(wrong) : .null,
         ]
-        if deep { json["wrong"] = .array(findings.map { ["tensor": .string($0.tensor), "problem": .string($0.problem)] }) }
-        print(JSONValue.object(json).text(indent: 2))
+        print(json.text(indent: 2))
       } else if result.damaged.isEmpty, findings.isEmpty {
         print("\(path): all \(result.tensorCount) stored tensors are as written\(deep ? ", and decode to it" : "")")
       }

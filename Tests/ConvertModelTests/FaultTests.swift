@@ -301,9 +301,9 @@ import Testing
   @Test func aHundredThousandTensorsTakeTimeInProportion() async throws {
     let count = 100_000
     let tensors = (0..<count).map {
-      SampleTensor("model.layers.\($0).up_proj.weight", [2, 8], type: .bf16, bytes: [UInt8](repeating: 0x3f, count: 32))
+      TensorSpecification(name: "model.layers.\($0).up_proj.weight", type: .bf16, shape: [2, 8])
     }
-    let layout = SafetensorsLayout(tensors.map(\.specification))
+    let layout = SafetensorsLayout(tensors)
     try FileManager.default.createDirectory(atPath: path("model"), withIntermediateDirectories: false)
     let bytes = layout.head + [UInt8](repeating: 0x3f, count: layout.fileSize - layout.head.count)
     try Data(bytes).write(to: URL(fileURLWithPath: path("model/model.safetensors")))
