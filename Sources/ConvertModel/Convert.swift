@@ -103,7 +103,7 @@ struct Convert: ParsableCommand {
         try folder?.begin(
           ConversionIdentity(toolVersion: toolVersion, recipe: recipe.json, source: checkpoint, kernels: nil),
           restart: resumption.restart) ?? []
-      resumption.announce(earlier.count)
+      resumption.announce(folder?.finishedSteps ?? 0)
       do {
         try convert(checkpoint, recipe, evidence, into: folder, earlier)
       } catch {
