@@ -54,7 +54,7 @@ import Tokenizers
       "'model.vocab': the tokens 'a' and 'b' have the same id 0 (duplicate)"),
     Case(
       model(#""type":"BPE","vocab":{"a":-1},"merges":[]"#),
-      "'model.vocab': the id -1 is out of range: ids are 0 to 16777215"),
+      "'model.vocab': the id -1 is out of range: ids are 0 to 65"),
     Case(model(#""type":"BPE","vocab":{"a":99999999},"merges":[]"#), "'model.vocab': the id 99999999 is out of range"),
     Case(
       model(#""type":"BPE","vocab":{"a":1e99},"merges":[]"#), "'model.vocab': must be whole numbers, found 1e99 for 'a'"
