@@ -32,8 +32,11 @@ struct FuzzTarget: Sendable {
     // The header's text alone, so that a change of its length does not need another length before it.
     FuzzTarget(name: "safetensors-header") { _ in
       { input in
-        for data in [0, 24] {
-          _ = try SafetensorsHeader(text: input, fileSize: 8 + input.count + data, file: "header")
+        do {
+          _ = try SafetensorsHeader(text: input, fileSize: 8 + input.count, file: "header")
+        } catch let error as CheckpointError {
+          guard case .dataTruncated(let expected, _) = error.reason else { throw error }
+          _ = try SafetensorsHeader(text: input, fileSize: 8 + input.count + expected, file: "header")
         }
       }
     },
@@ -167,7 +170,7 @@ struct FuzzTarget: Sendable {
     },
     FuzzTarget(name: "evidence") { folder in
       let path = folder.appending("evidence.safetensors")
-      let source = try Checkpoint(fixtures.appending("architectures/llama"))
+      let source = try Checkpoint(fixtures.appending("architectures/llama-tied"))
       return { input in
         try write(input, path)
         let evidence = try openEvidence(path.string, for: source)
