@@ -202,7 +202,9 @@ struct FuzzTarget: Sendable {
 // MARK: - What is done with what was read
 
 private func write(_ bytes: [UInt8], _ path: FilePath) throws {
-  try Data(bytes).write(to: URL(fileURLWithPath: path.string))
+  let file = try FileDescriptor.open(
+    path, .writeOnly, options: [.create, .truncate], permissions: [.ownerReadWrite, .groupRead, .otherRead])
+  try file.closeAfter { _ = try file.writeAll(bytes) }
 }
 
 private let fixtures = FilePath(#filePath).removingLastComponent().removingLastComponent().removingLastComponent()
