@@ -1,6 +1,7 @@
 import ArgumentParser
 import Checkpoints
 import Conversion
+import Packing
 import SystemPackage
 
 struct Verify: ParsableCommand {
@@ -26,7 +27,8 @@ struct Verify: ParsableCommand {
         return !interruption.isRequested
       }
       var findings: [DecodedCheck.Finding] = []
-      if deep {
+      // What has no hashes is decoded anyhow.
+      if deep, PackedCheckpoint.isPacked(FilePath(path)) {
         findings = try DecodedCheck(FilePath(path), workers: running.workers).run { progress in
           display.show(progress)
           return !interruption.isRequested
