@@ -146,7 +146,12 @@ def main():
         [("general.architecture", 8, text("llama")), ("a.u8", 0, b"\x01"), ("a.i16", 3, b"\xff\xff"),
          ("a.flag", 7, b"\x01"), ("a.f64", 12, struct.pack("<d", 1.5)), ("general.alignment", 4, struct.pack("<I", 32)),
          ("a.list", 9, struct.pack("<IQ", 5, 3) + struct.pack("<3i", 1, -2, 3)),
-         ("a.texts", 9, struct.pack("<IQ", 8, 2) + text("x") + text("yz"))],
+         ("a.texts", 9, struct.pack("<IQ", 8, 2) + text("x") + text("yz")),
+         ("tokenizer.ggml.model", 8, text("llama")),
+         ("tokenizer.ggml.tokens", 9, struct.pack("<IQ", 8, 4) + b"".join(map(text, ["<unk>", "<s>", "<0x0A>", "a"]))),
+         ("tokenizer.ggml.scores", 9, struct.pack("<IQ4B", 0, 4, 0, 1, 2, 3)),
+         ("tokenizer.ggml.token_type", 9, struct.pack("<IQ4i", 5, 4, 2, 3, 6, 1)),
+         ("tokenizer.ggml.bos_token_id", 4, struct.pack("<I", 9999))],
         [("token_embd.weight", [4, 2], [0.5] * 8), ("output_norm.weight", [4], [1.0] * 4)]))
     put("imatrix", "gguf", gguf(
         [("general.type", 8, text("imatrix")), ("imatrix.chunk_count", 4, struct.pack("<I", 2)),
