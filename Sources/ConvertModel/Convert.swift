@@ -164,6 +164,9 @@ struct Convert: ParsableCommand {
     }
     guard let folder else { return }
     let activationMemory = try memoryPlan.activationBudget(within: memory.limit)
+    if let limit = addressSpaceLimit {
+      try memoryPlan.require(addressSpace: limit, memory: memory.limit, workers: running.workers)
+    }
     let started = ContinuousClock.now
     if windows == nil {
       windows = try plan.model.map { try calibrationWindows($0, recipe, folder, earlier, interruption) }

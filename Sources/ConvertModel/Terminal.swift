@@ -112,6 +112,17 @@ func readText(_ path: FilePath) throws -> String {
   return text
 }
 
+/// The addresses that the system allows this process (`ulimit -v`); nil: any.
+var addressSpaceLimit: Int? {
+  var limit = rlimit()
+  #if canImport(Glibc)
+    guard getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit) == 0 else { return nil }
+  #else
+    guard getrlimit(RLIMIT_AS, &limit) == 0 else { return nil }
+  #endif
+  return limit.rlim_cur < UInt64(Int.max) / 2 ? Int(limit.rlim_cur) : nil
+}
+
 /// Writes a file that appears complete or not at all.
 func writeFile(_ data: Data, to path: String) throws {
   do {
