@@ -8,6 +8,9 @@ package struct HeldOutErrors: Hashable, Sendable {
   package let error: Double
   /// The same of plain rounding to nearest with the same codes and groups.
   package let plainError: Double
+  /// ‖X·Gᵀ − X·Ŵᵀ‖ / ‖T‖: what rounding alone adds, G being the weight that was rounded. The rest of `error` is what
+  /// earlier layers changed in the inputs and, with an aim, in the residual stream, as far as G does not make up for it.
+  package let roundingError: Double
   /// Half the width of a 95 % confidence interval of error / plainError, from the spread of the windows; nil for one
   /// window.
   package let ratioMargin: Double?
@@ -16,10 +19,12 @@ package struct HeldOutErrors: Hashable, Sendable {
 
   /// - Parameters:
   ///   - weight: `[outputs, inputs]`, before quantization.
+  ///   - goal: the weight that the codes are to be near to, where that is not `weight` itself; nil: it is.
   ///   - plain: the weight as rounding to nearest leaves it.
   ///   - inputs: the layer's inputs; every window of a few hundred tokens counts as one observation.
   package init(
-    _ weight: Matrix, _ quantized: AffineWeight, plain: Matrix, _ heldOut: HeldOutInputs, workers: Int
+    _ weight: Matrix, goal: Matrix? = nil, _ quantized: AffineWeight, plain: Matrix, _ heldOut: HeldOutInputs,
+    workers: Int
   ) {
     let wanted = heldOut.aim ?? Matrix(rows: heldOut.inputs.rows, columns: weight.rows)
     if heldOut.aim == nil {
@@ -28,18 +33,24 @@ package struct HeldOutErrors: Hashable, Sendable {
     let signal = Self.windowSquares(wanted, heldOut.bounds)
     let decoded = Matrix(rows: weight.rows, columns: weight.columns)
     quantized.decode(into: decoded, workers: workers)
-    func errors(_ decoded: Matrix) -> [Double] {
+    func errors(_ decoded: Matrix, of wanted: Matrix?) -> [Double] {
       let found = Matrix(rows: heldOut.inputs.rows, columns: weight.rows)
       multiply(heldOut.inputs, transposed: decoded, into: found, workers: workers)
-      subtract(wanted, from: found, workers: workers)
+      if let wanted { subtract(wanted, from: found, workers: workers) }
       return Self.windowSquares(found, heldOut.bounds)
     }
-    let own = errors(decoded)
-    let other = errors(plain)
+    let own = errors(decoded, of: wanted)
+    let other = errors(plain, of: wanted)
     let total = signal.reduce(0, +)
     let (ownTotal, otherTotal) = (own.reduce(0, +), other.reduce(0, +))
     error = total > 0 ? (ownTotal / total).squareRoot() : 0
     plainError = total > 0 ? (otherTotal / total).squareRoot() : 0
+    if heldOut.aim != nil || heldOut.originals != nil {
+      subtract(goal ?? weight, from: decoded, workers: workers)
+      roundingError = total > 0 ? (errors(decoded, of: nil).reduce(0, +) / total).squareRoot() : 0
+    } else {
+      roundingError = error
+    }
     let count = Double(own.count)
     guard own.count > 1, otherTotal > 0 else {
       ratioMargin = nil

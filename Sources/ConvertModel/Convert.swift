@@ -40,6 +40,8 @@ struct Convert: ParsableCommand {
         The output head too, and one kind of layer in 8 bits:
           convert-model SOURCE -o OUT --include lm_head.weight \\
             --override '*.down_proj.weight: method=absmax, bits=8'
+        A page to look at, with the time and memory that the conversion took:
+          convert-model SOURCE -o OUT -m gptq -b 3 -g 64 --report report.html
         A file for llama.cpp:
           convert-model SOURCE -o OUT.gguf --type Q4_K_M
       """)
@@ -74,8 +76,24 @@ struct Convert: ParsableCommand {
   @Flag(help: "Show the plan with the exact size of the output, and write nothing.")
   var dryRun = false
 
+  @Option(
+    name: .customLong("report"),
+    help: ArgumentHelp(
+      "Write a page with pictures to this file at the end, as `report --html` does, with this run's time and memory.",
+      valueName: "file"))
+  var page: String?
+
   @OptionGroup(title: "Running") var running: RunningArguments
   @OptionGroup(title: "Running") var memory: MemoryArguments
+
+  func validate() throws {
+    if page != nil, gguf.isAsked(for: output) {
+      throw ValidationError("--report is for packed folders and the layouts of runtimes, not for GGUF files")
+    }
+    if page != nil, dryRun {
+      throw ValidationError("--report needs an output to measure, which --dry-run does not write")
+    }
+  }
 
   func run() throws {
     try reportingErrors {
@@ -147,8 +165,8 @@ struct Convert: ParsableCommand {
       calibrating.finish()
       display.finish()
       let seconds = started.duration(to: .now).seconds
-      let report = try Measurement(packed: folder.path, source: checkpoint)
-        .run(sampling: .quick, workers: running.workers) { _ in !interruption.isRequested }
+      let run = ConversionRecord.Run(seconds: seconds, threads: running.workers)
+      let report = try measured(folder.path, checkpoint, run, interruption)
       print(
         running.json
           ? report.json(path: output, seconds: seconds).text(indent: 2)
@@ -157,6 +175,23 @@ struct Convert: ParsableCommand {
       if let calibrated, !running.json { print(calibrated.text) }
       if let splits, !running.json { print(splits.text) }
     }
+  }
+
+  /// A sample of the output, or all of it where a page is asked for, which is then written.
+  private func measured(
+    _ folder: FilePath, _ source: Checkpoint, _ run: ConversionRecord.Run, _ interruption: Interruption
+  ) throws -> ModelReport {
+    guard let page else {
+      return try Measurement(packed: folder, source: source)
+        .run(sampling: .quick, workers: running.workers) { _ in !interruption.isRequested }
+    }
+    let display = ProgressDisplay(verb: "Measuring")
+    defer { display.finish() }
+    var report = try fullReport(
+      of: folder, against: source, running: running, display: display, interruption: interruption)
+    report.provenance?.run = run
+    try writePage(report, of: output, to: page)
+    return report
   }
 
   private func calibrationText(
