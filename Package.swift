@@ -205,7 +205,8 @@ let package = Package(
     .testTarget(
       name: "ConvertModelTests",
       dependencies: [
-        "Checkpoints", "ConvertModel", "TestSupport",
+        "Checkpoints", "ConvertModel", "Kernels", "TestSupport",
+        .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],

@@ -101,6 +101,7 @@ struct Convert: ParsableCommand {
         return try gguf.run(
           source: source, output: output, overwrite: overwrite, durable: durable, dryRun: dryRun, running: running)
       }
+      let begun = ContinuousClock.now
       var recipe = try makeRecipe()
       let checkpoint = try Checkpoint(FilePath(source))
       let evidence = try calibration.evidence.map { try openEvidence($0, for: checkpoint) }
@@ -165,7 +166,7 @@ struct Convert: ParsableCommand {
       calibrating.finish()
       display.finish()
       let seconds = started.duration(to: .now).seconds
-      let run = ConversionRecord.Run(seconds: seconds, threads: running.workers)
+      let run = ConversionRecord.Run(seconds: begun.duration(to: .now).seconds, threads: running.workers)
       let report = try measured(folder.path, checkpoint, run, interruption)
       print(
         running.json

@@ -203,16 +203,17 @@ private struct AnswerBook {
   }
 
   private var moreBits: Findings.Answer? {
-    let kinds = ledger.kindSummaries.filter { $0.share > 0 }
+    let kinds = ledger.kindSummaries.filter { $0.share > 0 && $0.hasRoom }
     guard kinds.count > 1 else { return nil }
-    let ranked = kinds.sorted { (report.worth($1), $0.kind) < (report.worth($0), $1.kind) }
+    let ranked = kinds.sorted { (report.worth($1) ?? 0, $0.kind) < (report.worth($0) ?? 0, $1.kind) }
     func line(_ kind: Ledger.KindSummary) -> String {
-      "\(kind.kind.printable) (\(Figures.percent(kind.bitGain)) of all squared rounding error for"
-        + " \(Figures.bytes(kind.bitBytes)), \(Figures.percent(report.fileShare(kind.bitBytes))) of the files)"
+      let (gain, bytes) = (kind.bitGain ?? 0, kind.bitBytes ?? 0)
+      return "\(kind.kind.printable) (\(Figures.percent(gain)) of all squared rounding error for"
+        + " \(Figures.bytes(bytes)), \(Figures.percent(report.fileShare(bytes))) of the files)"
     }
     var text = "Most for their bytes in " + ranked.prefix(2).map(line).joined(separator: ", then ")
     if let last = ranked.last, ranked.count > 2 { text += "; least in " + line(last) }
-    text += ". One more bit for everything costs \(Figures.bytes(ranked.reduce(0) { $0 + $1.bitBytes }))."
+    text += ". One more bit for everything costs \(Figures.bytes(ranked.reduce(0) { $0 + ($1.bitBytes ?? 0) }))."
     return Findings.Answer(question: "Would one more bit be worth it?", answer: text)
   }
 }
@@ -221,7 +222,8 @@ extension ModelReport {
   func fileShare(_ bytes: Int) -> Double { Double(bytes) / Double(max(1, storedFileBytes)) }
 
   /// Squared rounding error taken off by one more bit, for each part of the files that it costs.
-  func worth(_ kind: Ledger.KindSummary) -> Double {
-    kind.bitBytes > 0 ? kind.bitGain / fileShare(kind.bitBytes) : 0
+  func worth(_ kind: Ledger.KindSummary) -> Double? {
+    guard let bytes = kind.bitBytes, let gain = kind.bitGain else { return nil }
+    return bytes > 0 ? gain / fileShare(bytes) : 0
   }
 }

@@ -65,7 +65,8 @@ extension ModelReport {
       "stored_bytes": .integer(kind.storedBytes), "code_bytes": .integer(kind.codeBytes),
       "scale_bytes": .integer(kind.scaleBytes), "error": kind.error.map { .real($0) } ?? .null,
       "rounding_error": kind.roundingError.map { .real($0) } ?? .null, "share": .real(kind.share),
-      "bit_bytes": .integer(kind.bitBytes), "bit_gain": .real(kind.bitGain), "bit_worth": .real(worth(kind)),
+      "bit_bytes": kind.bitBytes.map { .integer($0) } ?? .null, "bit_gain": kind.bitGain.map { .real($0) } ?? .null,
+      "bit_worth": worth(kind).map { .real($0) } ?? .null,
     ]
   }
 }

@@ -1,5 +1,6 @@
 import Checkpoints
 import Foundation
+import OrderedCollections
 import Quantization
 
 /// The parts of a report for a terminal that its page has as well.
@@ -59,8 +60,9 @@ extension ModelReport {
       [
         kind.kind.printable, Figures.bytes(kind.storedBytes), Figures.bytes(kind.codeBytes),
         Figures.bytes(kind.scaleBytes), kind.error.map(Figures.percent) ?? "–",
-        kind.roundingError.map(Figures.percent) ?? "–", Figures.percent(kind.share), Figures.bytes(kind.bitBytes),
-        Figures.percent(fileShare(kind.bitBytes)), Figures.percent(kind.bitGain),
+        kind.roundingError.map(Figures.percent) ?? "–", Figures.percent(kind.share),
+        kind.bitBytes.map { Figures.bytes($0) } ?? "–", kind.bitBytes.map { Figures.percent(fileShare($0)) } ?? "–",
+        kind.bitGain.map(Figures.percent) ?? "–",
       ]
     }
     return "By kind of linear layer\n" + table(columns, rows)
@@ -87,27 +89,54 @@ extension ModelReport {
 }
 
 extension CalibrationReport {
-  /// Inputs with features that stand out, those that do most first; layers that read the same input share a line.
+  /// An input with features that stand out, and the tensors that read it.
   struct StrongInput {
     let features: InputFeatures
-    /// The tensors that read it.
     let tensors: [String]
+
+    /// The block and the kinds that read it, where it is in a block.
+    var name: String {
+      let places = tensors.map(Ledger.place)
+      guard let depth = places[0].depth, places.allSatisfy({ $0.depth == depth }) else {
+        return tensors.map(\.printable).joined(separator: ", ")
+      }
+      let kinds = places.map { $0.kind.split(separator: ".").last.map(String.init)?.printable ?? "" }
+      return "block \(depth): " + kinds.joined(separator: ", ")
+    }
   }
 
+  /// Those whose features differ most first.
   var strongInputs: [StrongInput] {
-    var inputs: [StrongInput] = []
-    for features in inputFeatures {
-      // Layers that read one input come one after another.
-      if let last = inputs.last, last.features.strongest == features.strongest, last.features.median == features.median
-      {
-        inputs[inputs.count - 1] = StrongInput(features: last.features, tensors: last.tensors + [features.tensor])
-      } else {
-        inputs.append(StrongInput(features: features, tensors: [features.tensor]))
-      }
+    // Layers that read the same input know the same of it.
+    struct Key: Hashable {
+      let depth: Int?
+      let median: Double
+      let strongest: [InputFeatures.Strength]
     }
-    return inputs.filter { $0.features.peak != nil }.sorted {
+    var inputs: OrderedDictionary<Key, StrongInput> = [:]
+    for features in inputFeatures where features.peak != nil {
+      let key = Key(
+        depth: Ledger.place(of: features.tensor).depth, median: features.median, strongest: features.strongest)
+      let tensors = (inputs[key]?.tensors ?? []) + [features.tensor]
+      inputs[key] = StrongInput(features: inputs[key]?.features ?? features, tensors: tensors)
+    }
+    return inputs.values.sorted {
       ($1.features.peak ?? 0, $0.features.tensor) < ($0.features.peak ?? 0, $1.features.tensor)
     }
+  }
+
+  /// Features that are outliers of several inputs, as those of the residual stream are, in words; nil where none is.
+  var recurringFeatures: String? {
+    var counts: [Int: Int] = [:]
+    for input in strongInputs {
+      for strength in input.features.strongest.prefix(input.features.outliers) {
+        counts[strength.feature, default: 0] += 1
+      }
+    }
+    let found = counts.filter { $0.value > 1 }.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
+    guard !found.isEmpty else { return nil }
+    let listed = found.prefix(8).map { "\($0.key) (\($0.value) inputs)" }.joined(separator: ", ")
+    return "Outliers of several inputs: \(listed)\(found.count > 8 ? ", …" : "")."
   }
 
   var featureText: String {
@@ -118,13 +147,13 @@ extension CalibrationReport {
     ]
     let rows = strongInputs.prefix(10).map { input in
       [
-        input.tensors[0].printable + (input.tensors.count > 1 ? " and \(input.tensors.count - 1) more" : ""),
+        input.name,
         "\(input.features.count)", "\(input.features.outliers)",
         input.features.strongest.first.map { "\($0.feature)" } ?? "–",
         input.features.peak.map { Figures.fixed($0, 2) + "×" } ?? "–",
       ]
     }
     return "Inputs whose features differ most (outliers: √E[x²] of six times the median and more)\n"
-      + table(columns, rows)
+      + table(columns, rows) + (recurringFeatures.map { "\n" + $0 } ?? "")
   }
 }

@@ -119,11 +119,13 @@ package struct Ledger: Sendable {
     package let roundingError: Double?
     /// Its share of the sum of squared rounding errors over all kinds.
     package let share: Double
-    /// Bytes that one more bit a code would take.
-    package var bitBytes: Int { (weights + 7) / 8 }
+    /// Whether codes have less than the eight bits that are the most.
+    package let hasRoom: Bool
+    /// Bytes that one more bit a code would take; nil where codes have eight.
+    package var bitBytes: Int? { hasRoom ? (weights + 7) / 8 : nil }
     /// The share of all squared rounding error that one more bit would take off: it halves the error, and so leaves a
     /// quarter of its square.
-    package var bitGain: Double { 0.75 * share }
+    package var bitGain: Double? { hasRoom ? 0.75 * share : nil }
   }
 
   package var kindSummaries: [KindSummary] {
@@ -143,7 +145,8 @@ package struct Ledger: Sendable {
         storedBytes: tensors.reduce(0) { $0 + $1.report.storedByteCount },
         codeBytes: tensors.reduce(0) { $0 + $1.codeByteCount },
         scaleBytes: tensors.reduce(0) { $0 + $1.scaleByteCount }, error: root(tensors.compactMap(error)),
-        roundingError: root(tensors.compactMap(roundingError)), share: total > 0 && loss.isFinite ? loss / total : 0)
+        roundingError: root(tensors.compactMap(roundingError)), share: total > 0 && loss.isFinite ? loss / total : 0,
+        hasRoom: tensors.contains { ($0.profile?.codes.count ?? 0) < 256 })
     }
   }
 

@@ -3,12 +3,12 @@ extension PageTemplate {
   static let style = """
     :root{--paper:#fbfaf8;--ink:#1d1d1f;--soft:#56565e;--line:#dcd9d3;--card:#fff;--accent:#0b5cad;--warn:#9a3700;
     --h0:#f3f0e8;--h1:#f6e6c8;--h2:#f8d9a4;--h3:#f9c87f;--h4:#f7b25f;--h5:#f09a4a;--h6:#e98b48;--h7:#c2552b;--h8:#a63e26;
-    --h9:#852522;--cool:#1d1d1f;--hot:#fff;
+    --h9:#852522;--cool:#1d1d1f;--middle:#1d1d1f;--hot:#fff;
     --c0:#0b5cad;--c1:#b5541c;--c2:#2f7d4f;--c3:#8a3ea0;--c4:#8a6d00;--c5:#007a87;--c6:#b03060;--c7:#8a8880}
     @media screen and (prefers-color-scheme:dark){:root{--paper:#16171a;--ink:#ececf0;--soft:#a9aab4;--line:#34363d;
     --card:#1e2025;--accent:#7ab8ff;--warn:#ffb088;
     --h0:#23252b;--h1:#33302f;--h2:#453930;--h3:#584231;--h4:#6b4b31;--h5:#7d5431;--h6:#b9743f;--h7:#d4894c;--h8:#eba061;
-    --h9:#ffc08a;--cool:#ececf0;--hot:#16171a;
+    --h9:#ffc08a;--cool:#ececf0;--middle:#16171a;--hot:#16171a;
     --c0:#7ab8ff;--c1:#ff9d66;--c2:#6fcf97;--c3:#d59bea;--c4:#e6c84c;--c5:#5cd0de;--c6:#ff8ab0;--c7:#7d7f8a}}
     *{box-sizing:border-box}
     html{-webkit-text-size-adjust:100%;text-size-adjust:100%}
@@ -50,7 +50,8 @@ extension PageTemplate {
     .heat td[data-t]{cursor:pointer}.heat .beyond{outline:2px solid var(--warn);font-weight:700}
     .h0{background:var(--h0)}.h1{background:var(--h1)}.h2{background:var(--h2)}.h3{background:var(--h3)}
     .h4{background:var(--h4)}.h5{background:var(--h5)}.h6{background:var(--h6)}.h7{background:var(--h7)}
-    .h8{background:var(--h8)}.h9{background:var(--h9)}.heat .h7,.heat .h8,.heat .h9{color:var(--hot)}
+    .h8{background:var(--h8)}.h9{background:var(--h9)}.heat .h6{color:var(--middle)}
+    .heat .h7,.heat .h8,.heat .h9{color:var(--hot)}
     table button{font:inherit;color:inherit;background:none;border:0;padding:0;cursor:pointer;text-align:inherit}
     tbody button{color:var(--accent)}
     button:focus-visible,input:focus-visible,select:focus-visible,a:focus-visible,summary:focus-visible,
@@ -59,6 +60,7 @@ extension PageTemplate {
     tr.on>*{background:var(--h0)}
     input,select{font:inherit;color:inherit;background:var(--card);border:1px solid var(--soft);border-radius:6px;
     padding:4px 8px;max-width:100%}
+    ::placeholder{color:var(--soft);opacity:1}
     .controls{display:flex;flex-wrap:wrap;gap:8px 20px;align-items:center;max-width:none}
     .legend{display:flex;flex-wrap:wrap;gap:2px 18px;max-width:none}
     .legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:6px}

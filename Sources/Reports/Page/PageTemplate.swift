@@ -63,7 +63,7 @@ enum PageTemplate {
     {{#hasInputs}}<section aria-labelledby="inputs"><h2 id="inputs">Input features</h2>
     <p>Errors of the weights that meet a strong input feature count most. For each linear layer: √E[x²] of its strongest
     input feature, as a multiple of the median feature's, over the tokens that were calibrated on. Features of six times
-    the median and more are called outliers.</p>
+    the median and more are called outliers. {{#recurring}}{{.}}{{/recurring}}</p>
     <div class="maps"><figure><div class="scroll">{{{inputMap}}}</div></figure>
     <figure><div class="scroll"><table class="numbers text-last"><caption>The strongest inputs</caption><thead><tr>\
     <th scope="col">input of</th><th scope="col">features</th><th scope="col">outliers</th>\

@@ -45,6 +45,7 @@ package struct ReportPage: Sendable {
       "hasEvaluation": report.evaluation != nil,
     ]
     context["nextBits"] = report.provenance?.recipe["bits"]?.integer.map { "\($0 + 1)" } ?? "4"
+    if let recurring = report.calibration?.recurringFeatures { context["recurring"] = recurring }
     if let subtitle { context["subtitle"] = subtitle }
     if let evaluation = report.evaluation {
       context["setting"] = evaluation.setting
@@ -221,9 +222,8 @@ package struct ReportPage: Sendable {
       let strongest = input.features.strongest.prefix(4).map {
         "\($0.feature) (\(Figures.fixed($0.rootMeanSquare / input.features.median, 1)))"
       }
-      let more = input.tensors.count > 1 ? " and \(input.tensors.count - 1) more" : ""
       return [
-        "name": input.tensors[0].printable + more, "count": input.features.count, "outliers": input.features.outliers,
+        "name": input.name, "count": input.features.count, "outliers": input.features.outliers,
         "strongest": strongest.joined(separator: ", "),
       ]
     }
@@ -273,9 +273,10 @@ package struct ReportPage: Sendable {
         "kind": kind.kind, "count": kind.tensors, "bytes": Figures.bytes(kind.storedBytes),
         "codes": Figures.bytes(kind.codeBytes), "scales": Figures.bytes(kind.scaleBytes),
         "error": kind.error.map(Figures.percent) ?? "–", "rounding": kind.roundingError.map(Figures.percent) ?? "–",
-        "share": Figures.percent(kind.share), "bit": Figures.bytes(kind.bitBytes),
-        "cost": Figures.percent(report.fileShare(kind.bitBytes)), "gain": Figures.percent(kind.bitGain),
-        "worth": Figures.fixed(report.worth(kind), 1) + "×",
+        "share": Figures.percent(kind.share), "bit": kind.bitBytes.map(Figures.bytes) ?? "–",
+        "cost": kind.bitBytes.map { Figures.percent(report.fileShare($0)) } ?? "–",
+        "gain": kind.bitGain.map(Figures.percent) ?? "–",
+        "worth": report.worth(kind).map { Figures.fixed($0, 1) + "×" } ?? "–",
       ]
     }
   }
