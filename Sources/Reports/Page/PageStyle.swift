@@ -31,6 +31,7 @@ extension PageTemplate {
     .warnings summary{color:var(--warn);font-weight:600;cursor:pointer}.warnings h3{margin:10px 0 2px;font-size:.95rem}
     .scroll{overflow-x:auto;margin:8px 0;max-width:100%}
     .tall{max-height:75vh;overflow:auto;border:1px solid var(--line);border-radius:8px}
+    .deep{max-height:70vh;overflow:auto}.deep thead th{position:sticky;top:0;background:var(--paper)!important}
     .maps{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,520px),1fr));gap:8px 32px;align-items:start}
     figure{margin:0;min-width:0}.maps>div{min-width:0}
     figcaption{font-size:.85rem;color:var(--soft);max-width:76ch}
@@ -88,9 +89,10 @@ extension PageTemplate {
     .heat td,.heat tbody th{min-width:0;padding:3px 2px}.heat th{padding:2px}.heat{border-spacing:1px;font-size:.78rem}}
     @media print{@page{margin:14mm}body{background:#fff;font-size:11px;print-color-adjust:exact;
     -webkit-print-color-adjust:exact}header,main{max-width:none;padding:0}nav,.controls,.detail{display:none}
-    .tall{max-height:none;overflow:visible;border:0}.scroll{overflow:visible}.tall thead th{position:static}
+    .tall,.deep{max-height:none;overflow:visible;border:0}.scroll{overflow:visible}.tall thead th,.deep thead th{position:static}
     table{font-size:8px}th,td{padding:2px 4px;white-space:normal;overflow-wrap:anywhere}
     h2,h3,caption{break-after:avoid}tr,figure,svg{break-inside:avoid}svg{max-width:100%;height:auto}
+    .deep{max-height:70vh;overflow:auto}.deep thead th{position:sticky;top:0;background:var(--paper)!important}
     .maps{grid-template-columns:1fr 1fr}}
     """
 }

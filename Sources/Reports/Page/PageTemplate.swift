@@ -41,7 +41,7 @@ enum PageTemplate {
     {{/evaluation}}</tbody></table></div></section>{{/hasEvaluation}}
     {{#hasBlocks}}<section aria-labelledby="where"><h2 id="where">Where the error is</h2>
     <p>{{measuredLong}}</p>
-    <div class="maps">{{#maps}}<figure><div class="scroll">{{{table}}}</div><figcaption>{{note}}</figcaption></figure>
+    <div class="maps">{{#maps}}<figure><div class="scroll{{#isDeep}} deep{{/isDeep}}">{{{table}}}</div><figcaption>{{note}}</figcaption></figure>
     {{/maps}}</div>
     <h3>Along the depth</h3>
     <div class="scroll">{{{depth}}}</div>
@@ -64,7 +64,7 @@ enum PageTemplate {
     <p>Errors of the weights that meet a strong input feature count most. For each linear layer: √E[x²] of its strongest
     input feature, as a multiple of the median feature's, over the tokens that were calibrated on. Features of six times
     the median and more are called outliers. {{#recurring}}{{.}}{{/recurring}}</p>
-    <div class="maps"><figure><div class="scroll">{{{inputMap}}}</div></figure>
+    <div class="maps"><figure><div class="scroll{{#isDeep}} deep{{/isDeep}}">{{{inputMap}}}</div></figure>
     <figure><div class="scroll"><table class="numbers text-last"><caption>The strongest inputs</caption><thead><tr>\
     <th scope="col">input of</th><th scope="col">features</th><th scope="col">outliers</th>\
     <th scope="col">strongest features, times the median</th></tr></thead>

@@ -48,8 +48,11 @@ enum Pictures {
     format: (Double) -> String
   ) -> String {
     let found = cells.flatMap { $0.compactMap { $0?.value } }.filter(\.isFinite)
-    let low = limit != nil ? 0 : found.min() ?? 0
-    let high = limit ?? found.max() ?? 1
+    let (least, most) = (found.min() ?? 0, found.max() ?? 1)
+    // Values that hardly differ shall not look as if they did.
+    let span = max(most - least, 0.25 * most)
+    let low = limit != nil ? 0 : (least + most - span) / 2
+    let high = limit ?? low + span
     var body = "<table class=\"heat\"><caption>\(escaped(caption))</caption><thead><tr><th scope=\"col\">block</th>"
     for column in columns { body += "<th scope=\"col\">\(escaped(column))</th>" }
     body += "</tr></thead><tbody>"

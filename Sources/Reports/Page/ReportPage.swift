@@ -31,7 +31,7 @@ package struct ReportPage: Sendable {
       "warnings": warningContext, "hasWarnings": !findings.warnings.isEmpty, "warningCount": findings.warnings.count,
       "kept": keptContext, "hasKept": !findings.kept.isEmpty,
       "measured": ledger.isCalibrated ? "output error" : "weight error", "measuredLong": measuredNote,
-      "maps": maps.map { ["table": $0.table, "note": $0.note] }, "depth": depthLines, "kinds": kindContext,
+      "maps": maps.map { ["table": $0.table, "note": $0.note] }, "isDeep": ledger.depths.count > 40, "depth": depthLines, "kinds": kindContext,
       "hasBlocks": !ledger.kinds.isEmpty, "inputMap": inputMap ?? "", "hasInputs": inputMap != nil,
       "inputRows": inputContext, "weights": weightBars, "sizes": sizeContext, "bits": bitBars,
       "hasOutliers": ledger.entries.contains { $0.outlierByteCount > 0 },
