@@ -3,7 +3,7 @@ import OrderedCollections
 
 /// How strongly the features of a layer's input differ: few that tower above the rest make a layer hard to quantize, for
 /// the errors of their weights count most (outlier features: arXiv 2208.07339, section 3).
-package struct FeatureStrengths: Hashable, Sendable {
+package struct FeatureStrengths: Hashable, Codable, Sendable {
   /// Features of the input.
   package let count: Int
   /// The median over features of √E[x²].
@@ -13,7 +13,7 @@ package struct FeatureStrengths: Hashable, Sendable {
   /// Features that reach `outlierFactor` times the median.
   package let outliers: Int
 
-  package struct Strength: Hashable, Sendable {
+  package struct Strength: Hashable, Codable, Sendable {
     package let feature: Int
     package let rootMeanSquare: Float
   }

@@ -42,6 +42,7 @@ struct Report: ParsableCommand {
       let interruption = Interruption()
       let display = ProgressDisplay(verb: "Comparing")
       defer { display.finish() }
+      if let html { try requireFolder(of: html) }
       let evaluated = try evaluation.map(readEvaluation)
       if GGUFFile.isGGUF(FilePath(path)) {
         throw InputError(
@@ -85,6 +86,19 @@ func fullReport(
     workers: running.workers
   ) { !interruption.isRequested }
   return report
+}
+
+/// Refuses, before long work, a page that could not be written after it.
+func requireFolder(of file: String) throws(ConversionError) {
+  let parent = FilePath(file).removingLastComponent()
+  let folder = parent.isEmpty ? "." : parent.string
+  var isDirectory: ObjCBool = false
+  guard FileManager.default.fileExists(atPath: folder, isDirectory: &isDirectory), isDirectory.boolValue else {
+    throw .cannotCreate(file, "there is no folder \(folder.printable)")
+  }
+  guard FileManager.default.isWritableFile(atPath: folder) else {
+    throw .cannotCreate(file, "the folder \(folder.printable) cannot be written to")
+  }
 }
 
 /// Writes the page of an output.

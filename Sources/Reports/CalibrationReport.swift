@@ -63,6 +63,9 @@ package struct CalibrationReport: Hashable, Sendable {
   }
 
   package let layers: [Layer]
+  /// Whether the errors are those of products with 8-bit weights and inputs, with outlier columns apart and, in place of
+  /// rounding to nearest, without.
+  package let isOutlierSplit: Bool
   package let inputFeatures: [InputFeatures]
   package let windows: JSONValue
   package let evidence: JSONValue
@@ -82,6 +85,18 @@ package struct CalibrationReport: Hashable, Sendable {
           fallback: item["rounded_to_nearest"]?.string, outputError: item["output_error"]?.double,
           plainError: item["output_error_rtn"]?.double, roundingError: item["output_error_rounding"]?.double,
           ratioMargin: item["ratio_margin_95"]?.double))
+    }
+    let split = json["outlier_split"]
+    isOutlierSplit = layers.isEmpty && split != nil
+    for item in split?["layers"]?.array ?? [] where isOutlierSplit {
+      guard let tensor = item["tensor"]?.string else { return nil }
+      layers.append(
+        Layer(
+          tensor: tensor, expert: item["expert"]?.integer, inputs: item["inputs"]?.integer,
+          tokens: split?["tokens"]?.integer ?? 0, routedTokens: nil, dampening: nil, askedDampening: nil,
+          deadColumns: 0,
+          fallback: nil, outputError: item["output_error"]?.double,
+          plainError: item["output_error_without_split"]?.double, roundingError: nil, ratioMargin: nil))
     }
     self.layers = layers
     inputFeatures = (json["input_features"]?.array ?? []).compactMap(InputFeatures.init)
@@ -147,7 +162,11 @@ extension CalibrationReport {
         percent(layer.roundingError), note,
       ]
     }
-    return "Output error on tokens held out of calibration, and that of rounding to nearest\n" + table(columns, rows)
+    let title =
+      isOutlierSplit
+      ? "Output error with 8-bit weights and inputs on held-out tokens, and that without outlier columns apart\n"
+      : "Output error on tokens held out of calibration, and that of rounding to nearest\n"
+    return title + table(columns, rows)
   }
 }
 

@@ -155,9 +155,8 @@ private struct AnswerBook {
       reasons.append(
         "It has \(Figures.fixed(worst.report.bitsPerWeight, 2)) bits per weight (median \(Figures.fixed(bits, 2))).")
     }
-    if let own = worst.report.distortion?.relativeError, !ledger.isCalibrated || reasons.isEmpty,
-      let middle = median(all.compactMap { $0.report.distortion?.relativeError }), ledger.isCalibrated,
-      own > 1.2 * middle
+    if ledger.isCalibrated, reasons.isEmpty, let own = worst.report.distortion?.relativeError,
+      let middle = median(all.compactMap { $0.report.distortion?.relativeError }), own > 1.2 * middle
     {
       reasons.append("Its weights lost \(Figures.percent(own)) of their norm (median \(Figures.percent(middle))).")
     }
@@ -184,7 +183,11 @@ private struct AnswerBook {
       return ratio + margin > 1
     }
     if !unsure.isEmpty { text += " In \(unsure.count) of them the 95 % interval reaches beyond 1." }
-    return Findings.Answer(question: "Is it better than rounding to nearest everywhere?", answer: text)
+    let isSplit = report.calibration?.isOutlierSplit ?? false
+    return Findings.Answer(
+      question: isSplit
+        ? "Is keeping outlier columns apart better than rounding them, everywhere?"
+        : "Is it better than rounding to nearest everywhere?", answer: text)
   }
 
   private var scales: Findings.Answer? {

@@ -41,7 +41,7 @@ import Testing
     #expect(report["provenance"]?["files"]?.array?.count ?? 0 > 3)
     let quantized = report["tensors"]?.array?.filter { $0["bucket"] == "quantized" } ?? []
     #expect(quantized.count == 21 && quantized.allSatisfy { $0["weights"] != nil && $0["codes"] != nil })
-    #expect(report["layers"]?.array?.isEmpty == !["gptq", "awq"].contains(conversion[1]))
+    #expect(report["layers"]?.array?.isEmpty == !["gptq", "awq", "llm-int8"].contains(conversion[1]))
     #expect((report["input_features"]?.array?.count ?? 0 > 0) == conversion.contains("--calibration"))
   }
 

@@ -12,7 +12,7 @@ extension PageTemplate {
     --c0:#7ab8ff;--c1:#ff9d66;--c2:#6fcf97;--c3:#d59bea;--c4:#e6c84c;--c5:#5cd0de;--c6:#ff8ab0;--c7:#7d7f8a}}
     *{box-sizing:border-box}
     html{-webkit-text-size-adjust:100%;text-size-adjust:100%}
-    body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,"Segoe UI",Roboto,sans-serif}
+    body{margin:0;background:var(--paper);color:var(--ink);font:1rem/1.5 system-ui,"Segoe UI",Roboto,sans-serif}
     header,main{max-width:1400px;margin:0 auto;padding:0 24px}main{padding-bottom:48px}
     header{padding-top:32px}.kicker{margin:0;color:var(--soft)}.subtitle{color:var(--soft);max-width:none}
     h1{margin:0;font-size:1.7rem;line-height:1.25;overflow-wrap:anywhere}
@@ -40,7 +40,7 @@ extension PageTemplate {
     th,td{text-align:left;padding:5px 10px;border-bottom:1px solid var(--line);font-weight:400;white-space:nowrap}
     thead th{color:var(--soft);background:var(--card);vertical-align:bottom;white-space:normal}
     .tall thead th{position:sticky;top:0;z-index:1}
-    .numbers td,.numbers thead th:nth-child(n+2){text-align:right}
+    .n{text-align:right}.numbers td,.numbers thead th:nth-child(n+2){text-align:right}
     .numbers.text-last td:last-child,.numbers.text-last th:last-child{text-align:left;white-space:normal;min-width:16em}
     #ledger td:nth-child(2),#ledger th:nth-child(2){text-align:left;white-space:normal;min-width:8em}
     #ledger th,#ledger td{padding-left:8px;padding-right:8px}
@@ -87,7 +87,7 @@ extension PageTemplate {
     .text-last td:last-child{white-space:nowrap}th,td{padding-left:6px;padding-right:6px}
     #ledger tbody th{position:sticky;left:0;background:var(--card)}
     .heat td,.heat tbody th{min-width:0;padding:3px 2px}.heat th{padding:2px}.heat{border-spacing:1px;font-size:.78rem}}
-    @media print{@page{margin:14mm}body{background:#fff;font-size:11px;print-color-adjust:exact;
+    @media print{@page{margin:14mm}html{font-size:11px}body{background:#fff;print-color-adjust:exact;
     -webkit-print-color-adjust:exact}header,main{max-width:none;padding:0}nav,.controls,.detail{display:none}
     .tall,.deep{max-height:none;overflow:visible;border:0}.scroll{overflow:visible}.tall thead th,.deep thead th{position:static}
     table{font-size:8px}th,td{padding:2px 4px;white-space:normal;overflow-wrap:anywhere}

@@ -142,7 +142,10 @@ enum Pictures {
   }
 
   /// One bar for each name, from zero up.
-  static func bars(_ label: String, _ bars: [(name: String, value: Double)], format: (Double) -> String) -> String {
+  /// - Parameter axis: what the names are, if they do not say it.
+  static func bars(
+    _ label: String, _ bars: [(name: String, value: Double)], axis: String? = nil, format: (Double) -> String
+  ) -> String {
     let (height, left, bottom, top) = (190.0, 64.0, 34.0, 12.0)
     let step = max(6, min(48, 640 / Double(max(1, bars.count))))
     let width = left + max(120, step * Double(bars.count)) + 12
@@ -153,13 +156,13 @@ enum Pictures {
     let gap = min(4, step / 4)
     for (index, bar) in bars.enumerated() {
       let x = left + step * Double(index)
-      body += "<g><title>block \(escaped(bar.name)): \(escaped(format(bar.value)))</title>"
+      body += "<g><title>\(axis.map { $0 + " " } ?? "")\(escaped(bar.name)): \(escaped(format(bar.value)))</title>"
       body += rectangle(
         "bar", x: x + gap / 2, y: y(bar.value), width: step - gap, height: height - bottom - y(bar.value))
       body += "</g>"
       if index % every == 0 { body += text(bar.name, x + step / 2, height - 18, anchor: "middle") }
     }
-    body += text("block", (left + width) / 2, height - 3, anchor: "middle")
+    if let axis { body += text(axis, (left + width) / 2, height - 3, anchor: "middle") }
     return svg(label, width: width, height: height, body)
   }
 

@@ -31,7 +31,8 @@ package struct ReportPage: Sendable {
       "warnings": warningContext, "hasWarnings": !findings.warnings.isEmpty, "warningCount": findings.warnings.count,
       "kept": keptContext, "hasKept": !findings.kept.isEmpty,
       "measured": ledger.isCalibrated ? "output error" : "weight error", "measuredLong": measuredNote,
-      "maps": maps.map { ["table": $0.table, "note": $0.note] }, "isDeep": ledger.depths.count > 40, "depth": depthLines, "kinds": kindContext,
+      "maps": maps.map { ["table": $0.table, "note": $0.note] }, "isDeep": ledger.depths.count > 40,
+      "depth": depthLines, "kinds": kindContext,
       "hasBlocks": !ledger.kinds.isEmpty, "inputMap": inputMap ?? "", "hasInputs": inputMap != nil,
       "inputRows": inputContext, "weights": weightBars, "sizes": sizeContext, "bits": bitBars,
       "hasOutliers": ledger.entries.contains { $0.outlierByteCount > 0 },
@@ -108,6 +109,13 @@ package struct ReportPage: Sendable {
   private var measuredNote: String {
     guard ledger.isCalibrated else {
       return "No output errors are known of this conversion. The error of weights stands for them: ‖W − Ŵ‖ / ‖W‖."
+    }
+    if report.calibration?.isOutlierSplit ?? false {
+      return """
+        The output error of a linear layer is ‖T − Y‖ / ‖T‖ on tokens that were held out of calibration: T is its output \
+        in full precision, Y that of 8-bit weights and 8-bit inputs with outlier columns apart. Rounding stands for the \
+        same without columns apart. Choose a cell to see the tensor.
+        """
     }
     return """
       The output error of a linear layer is ‖T − X·Ŵᵀ‖ / ‖T‖ on tokens that were held out of calibration: X is what it reads \
@@ -252,7 +260,7 @@ package struct ReportPage: Sendable {
   private var bitBars: String {
     Pictures.bars(
       "Bits per weight by block", ledger.blockSummaries.map { ("\($0.depth)", $0.bitsPerWeight) },
-      format: { Figures.fixed($0, 2) })
+      axis: "block", format: { Figures.fixed($0, 2) })
   }
 
   private var weightBars: String {
