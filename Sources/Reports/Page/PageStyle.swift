@@ -84,7 +84,7 @@ extension PageTemplate {
     .tiles dd{font-size:1.2rem}.tiles dd.note{font-size:.8rem}h1{font-size:1.4rem}
     .terms{grid-template-columns:1fr}.terms dt{margin-top:6px}
     tbody th{white-space:normal;overflow-wrap:anywhere;min-width:9em;max-width:44vw}
-    .text-last td:last-child{white-space:nowrap}th,td{padding-left:6px;padding-right:6px}
+    .numbers.text-last td:last-child{white-space:nowrap}th,td{padding-left:6px;padding-right:6px}
     #ledger tbody th{position:sticky;left:0;background:var(--card)}
     .heat td,.heat tbody th{min-width:0;padding:3px 2px}.heat th{padding:2px}.heat{border-spacing:1px;font-size:.78rem}}
     @media print{@page{margin:14mm}html{font-size:11px}body{background:#fff;print-color-adjust:exact;
