@@ -157,7 +157,11 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(
       name: "ReportsTests",
-      dependencies: ["Checkpoints", "Kernels", "Quantization", "Reports", "TestSupport"], swiftSettings: settings),
+      dependencies: [
+        "Checkpoints", "Kernels", "Quantization", "Reports", "TestSupport",
+        .product(name: "OrderedCollections", package: "swift-collections"),
+      ],
+      swiftSettings: settings),
     .testTarget(
       name: "EvaluationTests",
       dependencies: [
@@ -205,7 +209,8 @@ let package = Package(
     .testTarget(
       name: "ConvertModelTests",
       dependencies: [
-        "Checkpoints", "ConvertModel", "TestSupport",
+        "Checkpoints", "ConvertModel", "Kernels", "TestSupport",
+        .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],

@@ -84,7 +84,7 @@ package struct Converter: Sendable {
       try output.write(fileBytes(manifest.json), to: PackedManifest.fileName)
     }
     if let summary = CalibrationSummary(
-      outcomes, learning: learning, windows: windows, evidence: plan.evidence)
+      outcomes, learning: learning, windows: windows, evidence: plan.evidence, features: plan.inputFeatures)
     {
       var fields = summary.json.object ?? [:]
       if let splits { fields["outlier_split"] = splits.json }

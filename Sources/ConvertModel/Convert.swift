@@ -40,6 +40,8 @@ struct Convert: ParsableCommand {
         The output head too, and one kind of layer in 8 bits:
           convert-model SOURCE -o OUT --include lm_head.weight \\
             --override '*.down_proj.weight: method=absmax, bits=8'
+        A page to look at, with the time and memory that the conversion took:
+          convert-model SOURCE -o OUT -m gptq -b 3 -g 64 --report report.html
         A file for llama.cpp:
           convert-model SOURCE -o OUT.gguf --type Q4_K_M
       """)
@@ -76,8 +78,24 @@ struct Convert: ParsableCommand {
   @Flag(help: "Show the plan with the exact size of the output, and write nothing.")
   var dryRun = false
 
+  @Option(
+    name: .customLong("report"),
+    help: ArgumentHelp(
+      "Write a page with pictures to this file at the end, as `report --html` does, with this run's time and memory.",
+      valueName: "file"))
+  var page: String?
+
   @OptionGroup(title: "Running") var running: RunningArguments
   @OptionGroup(title: "Running") var memory: MemoryArguments
+
+  func validate() throws {
+    if page != nil, gguf.isAsked(for: output) {
+      throw ValidationError("--report is for packed folders and the layouts of runtimes, not for GGUF files")
+    }
+    if page != nil, dryRun {
+      throw ValidationError("--report needs an output to measure, which --dry-run does not write")
+    }
+  }
 
   func run() throws {
     try reportingErrors {
@@ -86,11 +104,14 @@ struct Convert: ParsableCommand {
           source: source, output: output, overwrite: overwrite, durable: durable, resumption: resumption,
           dryRun: dryRun, running: running)
       }
+      let begun = ContinuousClock.now
+      if let page { try requireFolder(of: page) }
       var recipe = try makeRecipe()
       let checkpoint = try Checkpoint(FilePath(source))
       let evidence = try calibration.evidence.map { try openEvidence($0, for: checkpoint) }
       recipe.calibration.evidence = evidence?.record
       if resumption.resume, try isComplete(recipe, checkpoint) {
+        if page != nil { _ = try measured(FilePath(output), checkpoint, nil, Interruption()) }
         if !running.json { print("\(output.printable): is complete already") }
         return
       }
@@ -105,7 +126,7 @@ struct Convert: ParsableCommand {
           restart: resumption.restart) ?? []
       resumption.announce(folder?.finishedSteps ?? 0)
       do {
-        try convert(checkpoint, recipe, evidence, into: folder, earlier)
+        try convert(checkpoint, recipe, evidence, into: folder, earlier, since: begun)
       } catch {
         throw folder?.leave(error) ?? error
       }
@@ -115,9 +136,10 @@ struct Convert: ParsableCommand {
   /// - Parameters:
   ///   - folder: nil: the plan is shown, and that is all.
   ///   - earlier: what an interrupted run has done.
+  ///   - begun: when this run did.
   private func convert(
     _ checkpoint: Checkpoint, _ recipe: Recipe, _ evidence: (any StoredEvidence)?, into folder: OutputFolder?,
-    _ earlier: [JSONValue]
+    _ earlier: [JSONValue], since begun: ContinuousClock.Instant
   ) throws {
     let interruption = Interruption()
     let display = ProgressDisplay(verb: "Converting")
@@ -191,8 +213,8 @@ struct Convert: ParsableCommand {
     calibrating.finish()
     display.finish()
     let seconds = started.duration(to: .now).seconds
-    let report = try Measurement(packed: folder.path, source: checkpoint)
-      .run(sampling: .quick, workers: running.workers) { _ in !interruption.isRequested }
+    let run = ConversionRecord.Run(seconds: begun.duration(to: .now).seconds, threads: running.workers)
+    let report = try measured(folder.path, checkpoint, run, interruption)
     print(
       running.json
         ? report.json(path: output, seconds: seconds).text(indent: 2)
@@ -205,6 +227,23 @@ struct Convert: ParsableCommand {
   /// Where activations go: beside what is written, unless another folder was named.
   private func spillFolder(_ output: OutputFolder?) -> FilePath {
     memory.temporaryFolder == nil ? output?.scratch ?? memory.spillFolder : memory.spillFolder
+  }
+
+  /// A sample of the output, or all of it where a page is asked for, which is then written.
+  private func measured(
+    _ folder: FilePath, _ source: Checkpoint, _ run: ConversionRecord.Run?, _ interruption: Interruption
+  ) throws -> ModelReport {
+    guard let page else {
+      return try Measurement(packed: folder, source: source)
+        .run(sampling: .quick, workers: running.workers) { _ in !interruption.isRequested }
+    }
+    let display = ProgressDisplay(verb: "Measuring")
+    defer { display.finish() }
+    var report = try fullReport(
+      of: folder, against: source, running: running, display: display, interruption: interruption)
+    report.provenance?.run = run
+    try writePage(report, of: output, to: page)
+    return report
   }
 
   /// The windows to calibrate on. A text that the model writes itself is written once, however often a run is taken up.
