@@ -11,6 +11,8 @@ import Tokenizers
 
 /// Exit codes as in `sysexits.h`.
 enum Exit {
+  /// Of `diff`: what was compared is not the same.
+  static let different = ExitCode(1)
   static let data = ExitCode(65)
   static let noInput = ExitCode(66)
   static let cannotCreate = ExitCode(73)
