@@ -36,6 +36,18 @@ enum DecodableCheckpoint: Sendable {
     }
 
     var elementCount: Int { shape.reduce(1, *) }
+
+    /// The type of its values in full precision; nil in a GGUF file.
+    var type: ElementType? {
+      switch content {
+      case .dense(let tensor): tensor.entry.type
+      case .quantized(let tensor): tensor.type
+      case .gguf(let tensor): tensor.type.elementType
+      }
+    }
+
+    /// What it would take in that type.
+    var sourceByteCount: Int { elementCount * (type?.bitWidth ?? 0) / 8 }
   }
 
   /// - Parameter ggufNames: whether a GGUF file is taken under its own names, which needs no architecture known here.
@@ -163,6 +175,14 @@ enum DecodableCheckpoint: Sendable {
     return Reader(checkpoint: self, source: source)
   }
 
+  /// How the codes of a tensor are grouped; nil where it has none, or they are not taken apart, as in GGUF blocks.
+  /// - Throws: if a weight in the layout of a runtime cannot be read, which its form is known from.
+  func codeForm(of tensor: Tensor) throws(CheckpointError) -> CodeForm? {
+    guard case .quantized(let quantized) = self, case .quantized(let stored) = tensor.content else { return nil }
+    if let record = stored.manifestRecord { return record.encoding.map { CodeForm($0, shape: record.shape) } }
+    return try quantized.codedWeight(stored).map { CodeForm($0) }
+  }
+
   /// Decodes runs of elements; each thread takes one.
   struct Reader {
     fileprivate let checkpoint: DecodableCheckpoint
@@ -187,6 +207,27 @@ enum DecodableCheckpoint: Sendable {
       case (.gguf, .gguf): try source?.read(tensor.name, elements, into: &values)
       default: preconditionFailure("a tensor of another checkpoint")
       }
+    }
+
+    /// The same, with the codes of the elements.
+    mutating func readCodes(
+      _ tensor: Tensor, _ elements: Range<Int>, into values: inout [Float]
+    ) throws -> CodeParts? {
+      try read(tensor, elements, into: &values)
+      guard case .quantized(let quantized) = checkpoint, case .quantized(let stored) = tensor.content,
+        stored.isQuantized, !elements.isEmpty
+      else { return nil }
+      if stored.manifestRecord != nil {
+        let packed = workspace.packed
+        return CodeParts(
+          codes: packed.codes, scales: packed.scales, zeroPoints: packed.zeroPoints, firstGroup: packed.firstGroup)
+      }
+      guard let weight = try quantized.codedWeight(stored) else { return nil }
+      let form = CodeForm(weight)
+      let groups = form.group(of: elements.lowerBound)..<form.group(of: elements.upperBound - 1) + 1
+      return CodeParts(
+        codes: Array(weight.codes[elements]), scales: weight.scales[groups].map { $0 / weight.divisor * weight.factor },
+        zeroPoints: weight.zeroPoints.isEmpty ? [] : Array(weight.zeroPoints[groups]), firstGroup: groups.lowerBound)
     }
 
     /// Decodes a run of blocks as they are stored.

@@ -38,7 +38,8 @@ struct ConvertModelCommand: ParsableCommand {
       """,
     version: toolVersion,
     subcommands: [
-      Convert.self, Calibrate.self, Inspect.self, Diff.self, Report.self, Evaluate.self, Generate.self, Unpack.self, Verify.self,
+      Convert.self, Calibrate.self, Inspect.self, Diff.self, Report.self, Evaluate.self, Generate.self, Unpack.self,
+      Verify.self,
       Check.self,
     ],
     defaultSubcommand: Convert.self)
