@@ -38,6 +38,25 @@ package struct BlockCalibration {
   /// Changes the weight of a problem to what was made of it; called for each layer in turn.
   package typealias Quantizer = (LayerProblem) throws -> Void
 
+  /// Where a run is taken up that was interrupted, and what is told to be able to.
+  package struct Milestones {
+    /// The first block that is not done.
+    package let first: Int
+    let restore: (_ states: HiddenStates, _ track: Int) throws -> Void
+    let onBlock: (_ next: Int, _ states: [HiddenStates]) throws -> Void
+
+    /// - Parameters:
+    ///   - first: the first block that is not done.
+    ///   - restore: fills the states that go into that block, of each track in turn; called where `first` is above 0.
+    ///   - onBlock: a block is done; gets the states that go into the next, none after the last.
+    package init(
+      first: Int, restore: @escaping (_ states: HiddenStates, _ track: Int) throws -> Void,
+      onBlock: @escaping (_ next: Int, _ states: [HiddenStates]) throws -> Void
+    ) {
+      (self.first, self.restore, self.onBlock) = (first, restore, onBlock)
+    }
+  }
+
   /// What is done at each input of linear layers.
   enum Purpose {
     /// Before it, inputs may be scaled.
@@ -117,29 +136,40 @@ package struct BlockCalibration {
   ///   - finish: called for each block in turn, where the original model runs along.
   package func run(
     isWanted: @escaping (LinearDescription) -> Bool, scaling: ScalingRequest? = nil,
-    onProgress: @escaping (Double) -> Bool, finish: Finisher? = nil, quantize: @escaping Quantizer
+    onProgress: @escaping (Double) -> Bool, milestones: Milestones? = nil, finish: Finisher? = nil,
+    quantize: @escaping Quantizer
   ) throws {
-    try walk(isWanted: isWanted, onProgress: onProgress, .quantize(quantize, scaling), finish: finish)
+    try walk(
+      isWanted: isWanted, onProgress: onProgress, .quantize(quantize, scaling), milestones: milestones, finish: finish)
   }
 
   func walk(
     isWanted: @escaping (LinearDescription) -> Bool, onProgress: @escaping (Double) -> Bool, _ purpose: Purpose,
-    finish: Finisher? = nil
+    milestones: Milestones? = nil, finish: Finisher? = nil
   ) throws {
     let description = forward.model.description
+    let firstBlock = milestones?.first ?? 0
+    guard firstBlock < description.blocks.count else { return }
     let groups = groups()
     let count = groups.last?.rows.upperBound ?? 0
     let trackCount = options.runsOriginal ? 2 : 1
     let states = try (0..<trackCount).map { _ in try self.states(tokens: count, width: description.hiddenSize) }
     let tables = ModelRotaryTables(description, length: groups.map(\.batch.longest).max() ?? 1)
-    for states in states {
+    for (track, states) in states.enumerated() {
+      if let milestones, firstBlock > 0 {
+        try milestones.restore(states, track)
+        continue
+      }
       for group in groups {
         try states.update(group.rows) { hidden in try forward.embed(group.tokens, group.batch, into: hidden) }
       }
     }
+    func end(_ block: Int) throws {
+      try milestones?.onBlock(block + 1, block + 1 < description.blocks.count ? states : [])
+    }
     // Layers take about a tenth of the time of a block that is worked on as a whole.
     let layerShare = finish == nil ? 1 : 0.1
-    for (index, block) in description.blocks.enumerated() {
+    for (index, block) in description.blocks.enumerated().dropFirst(firstBlock) {
       func report(_ share: Double) throws {
         guard onProgress((Double(index) + share) / Double(description.blocks.count)) else { throw CancellationError() }
       }
@@ -163,6 +193,7 @@ package struct BlockCalibration {
             }
           }
           for weights in weights { forward.pool.give(weights.matrices) }
+          try end(index)
           try report(1)
           continue
         }
@@ -197,6 +228,7 @@ package struct BlockCalibration {
         }
       }
       for track in tracks { forward.pool.give(track.weights.matrices) }
+      try end(index)
     }
   }
 

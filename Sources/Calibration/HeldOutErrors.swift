@@ -2,7 +2,7 @@ import Kernels
 import Quantization
 
 /// The error of a layer's output on tokens that it was not calibrated on, beside that of rounding to nearest.
-package struct HeldOutErrors: Hashable, Sendable {
+package struct HeldOutErrors: Hashable, Codable, Sendable {
   /// ‖T − X·Ŵᵀ‖ / ‖T‖ over all held-out tokens: T is what the layer should give. That is X̃·Wᵀ with the inputs X̃ of the
   /// original model, where it runs along, or what sets the residual stream right (see `HeldOutInputs.aim`); else X·Wᵀ.
   package let error: Double

@@ -8,7 +8,7 @@ import Quantization
 import SystemPackage
 
 /// What a calibrated method made of one tensor, or of one expert in it.
-package struct LayerOutcome: Hashable, Sendable {
+package struct LayerOutcome: Hashable, Codable, Sendable {
   package let tensor: String
   /// Position among the experts that the tensor stacks.
   package let expert: Int?
@@ -57,13 +57,15 @@ struct CalibratedLayers {
   }
 
   /// - Parameters:
+  ///   - record: receives what came of the layers.
+  ///   - milestones: where a run is taken up; nil: it begins, and cannot be.
   ///   - onProgress: the share that is done; false stops the work.
   ///   - rewrite: receives the values of tensors that are kept, but changed, with their first element.
   func run(
-    onProgress: @escaping (Double) -> Bool,
+    into record: CalibrationRecord, milestones: BlockCalibration.Milestones?, onProgress: @escaping (Double) -> Bool,
     rewrite: @escaping (_ tensor: Plan.Tensor, _ first: Int, _ values: [Float]) throws -> Void,
     write: @escaping TileWriter
-  ) throws -> (layers: [LayerOutcome], learning: [LearningRecord]) {
+  ) throws {
     let options = plan.recipe.calibration
     var wanted: [String: (tensor: Plan.Tensor, scheme: WeightScheme)] = [:]
     for tensor in plan.tensors {
@@ -78,14 +80,15 @@ struct CalibratedLayers {
         usesOriginalInputs: options.usesOriginalInputs && !plan.recipe.needsLearning,
         runsOriginal: correction != OutputCorrection.none || plan.recipe.needsLearning,
         correctsStream: correction == .layer))
-    if plan.recipe.needsLearning { return try learn(calibration, wanted, onProgress: onProgress, write: write) }
-    var outcomes: [LayerOutcome] = []
+    if plan.recipe.needsLearning {
+      return try learn(calibration, wanted, into: record, milestones: milestones, onProgress: onProgress, write: write)
+    }
     try calibration.run(
       isWanted: { wanted[$0.weight] != nil },
       scaling: scalingRequest(
         { wanted[$0.weight]?.scheme }, handsOut: !plan.recipe.needsLayerEvidence && correction == OutputCorrection.none,
         rewrite),
-      onProgress: onProgress
+      onProgress: onProgress, milestones: milestones
     ) { problem in
       guard let (tensor, scheme) = wanted[problem.linear.weight] else { return }
       var (weight, outcome): (AffineWeight, LayerOutcome)
@@ -96,11 +99,10 @@ struct CalibratedLayers {
         (weight, outcome) = try round(problem, scheme, tensor.source)
       }
       outcome.scaling = problem.scaling
-      outcomes.append(outcome)
+      record.layers.append(outcome)
       try Self.write(weight, of: tensor, scheme, first: Self.firstElement(of: problem.linear), write)
       weight.decode(into: problem.weight, workers: workers)
     }
-    return (outcomes, [])
   }
 
   /// Where a layer's weight begins in its tensor.

@@ -8,6 +8,8 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
   case outputExists(String)
   case outputIsNotAModel(String)
   case outputIsSource(String)
+  case inUse(String)
+  case otherConversion(String, kept: String, differences: [String])
   case cannotCreate(String, String)
   case writeFailed(String, String)
   case alreadyPacked(String)
@@ -37,6 +39,11 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
     case .outputIsNotAModel(let path):
       "\(path): is not empty and holds no model, so --overwrite leaves it alone; remove it yourself if you mean it"
     case .outputIsSource(let path): "\(path): source and output are the same folder; choose another output"
+    case .inUse(let path):
+      "\(path): another process is writing it; wait for that to end, stop it, or choose another output"
+    case .otherConversion(let path, let kept, let differences):
+      "\(path): an interrupted conversion in \(kept) was another one; pass --restart to discard what it has done, or go"
+        + " on with it by its own command. What differs:\n  \(differences.joined(separator: "\n  "))"
     case .cannotCreate(let path, let why): "\(path): cannot be created: \(why)"
     case .writeFailed(let path, let why): "\(path): writing failed: \(why)"
     case .alreadyPacked(let path):

@@ -28,44 +28,49 @@ package struct Converter: Sendable {
   }
 
   /// Writes the packed folder.
-  /// - Parameter onProgress: called from any thread, one call at a time; false stops the work and removes the output.
+  /// - Parameter earlier: the entries of an interrupted run that is taken up.
+  /// - Parameter onProgress: called from any thread, one call at a time; false stops the work.
   /// - Parameter onCalibration: the share of the calibration that is done; false stops the work as well.
   /// - Parameter onSplit: receives what splitting off outlier features did, where the plan has such tensors.
   /// - Returns: what came of each calibrated layer.
   @discardableResult
   package func run(
-    into output: OutputFolder, onCalibration: @escaping (Double) -> Bool = { _ in true },
-    onSplit: (SplitSummary) -> Void = { _ in }, onProgress: @escaping @Sendable (ByteProgress) -> Bool
+    into output: OutputFolder, goingOnFrom earlier: [JSONValue] = [],
+    onCalibration: @escaping (Double) -> Bool = { _ in true }, onSplit: (SplitSummary) -> Void = { _ in },
+    onProgress: @escaping @Sendable (ByteProgress) -> Bool
   ) throws -> [LayerOutcome] {
     do {
-      let outcomes = try write(to: output, onCalibration: onCalibration, onSplit: onSplit, onProgress: onProgress)
+      try output.beginIfNeeded()
+      let finished = try FinishedWork(earlier, of: plan, in: output, workers: workers, onProgress: onProgress)
+      let outcomes = try write(
+        to: output, finished, onCalibration: onCalibration, onSplit: onSplit, onProgress: onProgress)
       try output.commit()
       return outcomes
     } catch {
-      output.abandon()
-      throw error
+      throw output.leave(error)
     }
   }
 
   private func write(
-    to output: OutputFolder, onCalibration: @escaping (Double) -> Bool, onSplit: (SplitSummary) -> Void,
-    onProgress: @escaping @Sendable (ByteProgress) -> Bool
+    to output: OutputFolder, _ finished: FinishedWork, onCalibration: @escaping (Double) -> Bool,
+    onSplit: (SplitSummary) -> Void, onProgress: @escaping @Sendable (ByteProgress) -> Bool
   ) throws -> [LayerOutcome] {
     let needed = plan.outputByteCount(toolVersion: toolVersion)
-    if let free = output.freeBytes, free < needed {
+    if let free = output.freeBytes, free + output.writtenBytes < needed {
       throw ConversionError.cannotCreate(
         output.path.string, "the output takes \(needed) bytes, the file system has \(free) left")
     }
-    let targets = try plan.files.map { try TargetFile($0.name, layout: $0.layout, in: output, hashing: true) }
+    let targets = try targets(in: output, finished)
     try writeCodebooks(to: targets)
-    let splits = try measureSplits(onProgress: onCalibration)
-    let (outcomes, learning) = try flushing(targets, if: output.isDurable) {
-      let outcomes = try writeCalibrated(to: targets, onProgress: onCalibration)
-      try writeWholeWeights(to: targets, onProgress: onProgress)
-      try writeTensors(to: targets, onProgress: onProgress)
-      return outcomes
+    let splits = try measureSplits(finished, output.journal, onProgress: onCalibration)
+    let record = try flushing(targets, if: output.isDurable) {
+      let record = try writeCalibrated(to: targets, output, finished, onProgress: onCalibration)
+      try writeWholeWeights(to: targets, except: finished.tensors, onProgress: onProgress)
+      try writeTensors(to: targets, except: finished.tensors, onProgress: onProgress)
+      return record
     }
-    let hashes = targets.reduce(into: [:]) { $0.merge($1.finishedHashes()) { $1 } }
+    let (outcomes, learning) = (record.layers, record.learning)
+    let hashes = targets.reduce(into: finished.hashes) { $0.merge($1.finishedHashes()) { $1 } }
 
     try plan.sideFiles.copy(to: output.work)
     if let configuration = plan.configuration(toolVersion: toolVersion) {
@@ -94,21 +99,44 @@ package struct Converter: Sendable {
     return outcomes
   }
 
+  /// The files of the output. Tensors that are done already are not hashed once more if they are written again.
+  private func targets(in output: OutputFolder, _ finished: FinishedWork) throws -> [TargetFile] {
+    let log = output.journal.map { TensorLog(plan, $0) }
+    var members = plan.files.map { _ in [TensorSpecification]() }
+    for tensor in plan.tensors where !finished.tensors.contains(tensor.source.name) {
+      members[tensor.source.fileIndex] += tensor.members.map(\.specification)
+    }
+    if !members.isEmpty { members[0] += plan.codebooks.map { PackedFormat.specification(of: $0) } }
+    return try zip(plan.files, members).map { file, members in
+      try TargetFile(file.name, layout: file.layout, in: output, hashing: members) {
+        (member, hash) throws(ConversionError) in try log?.finish(member, hash: hash)
+      }
+    }
+  }
+
   /// What splitting does to the layers with outlier columns; nil where the plan, or the run, has nothing of the kind.
-  private func measureSplits(onProgress: @escaping (Double) -> Bool) throws -> SplitSummary? {
+  private func measureSplits(
+    _ finished: FinishedWork, _ journal: Journal?, onProgress: @escaping (Double) -> Bool
+  ) throws -> SplitSummary? {
     guard plan.hasSplits, let windows, let resources else { return nil }
+    if let outcomes = finished.splits { return SplitSummary(outcomes, plan.recipe.calibration, windows) }
     let model = try Plan.model(of: plan.source, plan.recipe)
     let layers = SplitLayers(plan: plan, model: model, windows: windows, resources: resources, workers: workers)
-    return SplitSummary(try layers.run(onProgress: onProgress), plan.recipe.calibration, windows)
+    let outcomes = try layers.run(onProgress: onProgress)
+    try journal?.append([FinishedWork.Key.splits: JSONValue(encoding: outcomes)])
+    return SplitSummary(outcomes, plan.recipe.calibration, windows)
   }
 
   /// Quantizes and writes what needs the model to run.
   private func writeCalibrated(
-    to targets: [TargetFile], onProgress: @escaping (Double) -> Bool
-  ) throws -> (layers: [LayerOutcome], learning: [LearningRecord]) {
+    to targets: [TargetFile], _ output: OutputFolder, _ finished: FinishedWork, onProgress: @escaping (Double) -> Bool
+  ) throws -> CalibrationRecord {
+    let record = CalibrationRecord()
+    let log = output.journal.map { BlockLog(output, $0, finished: finished.blocks) }
     var packed: [UInt8] = []
     var assemblies: [String: WeightAssembly] = [:]
     let writer: CalibratedLayers.TileWriter = { tensor, scheme, tile, first in
+      log?.note(tensor.source.name)
       if tensor.layout != nil {
         // The tiles of a layer come in order.
         let name = tensor.source.name
@@ -132,14 +160,18 @@ package struct Converter: Sendable {
     }
     if let evidence = plan.evidence {
       let layers = StoredEvidenceLayers(plan: plan, evidence: evidence, workers: workers)
-      return (try layers.run(onProgress: onProgress, write: writer), [])
+      record.layers = try layers.run(
+        finished: finished.layers, onProgress: onProgress,
+        onLayer: { try output.journal?.append([FinishedWork.Key.layer: JSONValue(encoding: $0)]) }, write: writer)
+      return record
     }
-    guard let model = plan.model, let windows, let resources else { return ([], []) }
+    guard let model = plan.model, let windows, let resources else { return record }
     var folded: [UInt8] = []
-    return try CalibratedLayers(plan: plan, model: model, windows: windows, resources: resources, workers: workers)
+    try CalibratedLayers(plan: plan, model: model, windows: windows, resources: resources, workers: workers)
       .run(
-        onProgress: onProgress,
+        into: record, milestones: log?.milestones(record), onProgress: onProgress,
         rewrite: { tensor, first, values in
+          log?.note(tensor.source.name)
           if let index = firstNonFinite(values.span) {
             throw ConversionError.foldedOverflow(tensor: tensor.source.name, value: "\(values[index])")
           }
@@ -147,6 +179,7 @@ package struct Converter: Sendable {
           try targets[tensor.source.fileIndex].write(
             tensor.source.name, offset: first * tensor.source.entry.type.bitWidth / 8, folded, count)
         }, write: writer)
+    return record
   }
 
   private func write(
@@ -209,9 +242,9 @@ package struct Converter: Sendable {
   }
 
   private func writeTensors(
-    to targets: [TargetFile], onProgress: @escaping @Sendable (ByteProgress) -> Bool
+    to targets: [TargetFile], except finished: Set<String>, onProgress: @escaping @Sendable (ByteProgress) -> Bool
   ) throws {
-    let stages = plan.tensors.map { self.stages(of: $0) }
+    let stages = plan.tensors.map { finished.contains($0.source.name) ? [] : self.stages(of: $0) }
     let schedule = Schedule(
       tileCounts: zip(plan.tensors, stages).map { tensor, stages in stages.map { _ in tileCount(of: tensor) } },
       files: plan.tensors.map(\.source.fileIndex))

@@ -6,7 +6,7 @@ import OrderedCollections
 import Quantization
 
 /// What splitting outlier features off did to one layer.
-package struct SplitOutcome: Hashable, Sendable {
+package struct SplitOutcome: Hashable, Codable, Sendable {
   package let tensor: String
   /// Position among the experts that the tensor stacks.
   package let expert: Int?

@@ -16,8 +16,12 @@ struct StoredEvidenceLayers {
   let evidence: any StoredEvidence
   let workers: Int
 
+  /// - Parameters:
+  ///   - finished: layers that are written already.
+  ///   - onLayer: a layer has been written.
   func run(
-    onProgress: (Double) -> Bool, write: CalibratedLayers.TileWriter
+    finished: [FinishedWork.LayerKey: LayerOutcome], onProgress: (Double) -> Bool,
+    onLayer: (LayerOutcome) throws -> Void, write: CalibratedLayers.TileWriter
   ) throws -> [LayerOutcome] {
     var wanted: [String: (tensor: Plan.Tensor, scheme: WeightScheme)] = [:]
     for tensor in plan.tensors {
@@ -28,7 +32,11 @@ struct StoredEvidenceLayers {
     for (index, input) in evidence.inputs.enumerated() {
       guard onProgress(Double(index) / Double(evidence.inputs.count)) else { throw CancellationError() }
       let layers = input.layers.filter { wanted[$0.weight] != nil }
-      guard !layers.isEmpty else { continue }
+      let done = layers.compactMap { finished[FinishedWork.LayerKey(tensor: $0.weight, expert: $0.expert)] }
+      if done.count == layers.count {
+        outcomes += done
+        continue
+      }
       let found = try evidence.evidence(ofInput: index, withHessian: true, workers: workers)
       for layer in layers {
         guard let (tensor, scheme) = wanted[layer.weight] else { continue }
@@ -51,6 +59,7 @@ struct StoredEvidenceLayers {
         }
         outcomes.append(outcome)
         try CalibratedLayers.write(quantized, of: tensor, scheme, first: first, write)
+        try onLayer(outcome)
       }
     }
     _ = onProgress(1)

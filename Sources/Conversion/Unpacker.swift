@@ -32,6 +32,7 @@ package struct Unpacker: Sendable {
     into output: OutputFolder, onProgress: @escaping @Sendable (ByteProgress) -> Bool
   ) throws -> UnpackSummary {
     do {
+      try output.beginIfNeeded()
       try write(to: output, onProgress: onProgress)
       try output.commit()
       let tensors = packed.tensors

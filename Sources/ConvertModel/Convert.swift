@@ -68,6 +68,8 @@ struct Convert: ParsableCommand {
   @Flag(help: "Replace OUTPUT if it is a model folder.")
   var overwrite = false
 
+  @OptionGroup var resumption: ResumptionArguments
+
   @Flag(help: "Flush OUTPUT to the disk before it appears, so that it survives a power cut.")
   var durable = false
 
@@ -81,89 +83,129 @@ struct Convert: ParsableCommand {
     try reportingErrors {
       if gguf.isAsked(for: output) {
         return try gguf.run(
-          source: source, output: output, overwrite: overwrite, durable: durable, dryRun: dryRun, running: running)
+          source: source, output: output, overwrite: overwrite, durable: durable, resumption: resumption,
+          dryRun: dryRun, running: running)
       }
       var recipe = try makeRecipe()
       let checkpoint = try Checkpoint(FilePath(source))
       let evidence = try calibration.evidence.map { try openEvidence($0, for: checkpoint) }
       recipe.calibration.evidence = evidence?.record
-      let interruption = Interruption()
-      let display = ProgressDisplay(verb: "Converting")
-      defer { display.finish() }
-      let nonFinite =
-        recipe.nonFinite == .keep
-        ? try NonFiniteScan(checkpoint, recipe: recipe).run(workers: running.workers) { _ in !interruption.isRequested }
-        : []
-      let calibrating = ProgressDisplay(verb: "Calibrating")
-      defer { calibrating.finish() }
-      var windows: CalibrationWindows?
-      var statistics: [String: FeatureStatistics] = [:]
-      if recipe.needsStatistics {
-        if let evidence {
-          statistics = try evidence.columnStatistics(workers: running.workers)
-        } else {
-          let model = try Plan.model(of: checkpoint, recipe)
-          let text = try calibrationText(model, recipe, interruption).windows()
-          statistics = try collectStatistics(model, text, recipe) { share in
-            calibrating.show(share: share, of: text.tokenCount, "tokens")
-            return !interruption.isRequested
-          }
-          windows = text
-        }
-        calibrating.finish()
-      }
-      let plan = try Plan(
-        converting: checkpoint, recipe: recipe, nonFinite: nonFinite, statistics: statistics, evidence: evidence)
-      if let evidence, let first = plan.withoutEvidence.first {
-        printWarning(
-          "\(evidence.place.printable): says nothing of \(plan.withoutEvidence.count) tensors, such as"
-            + " '\(first.printable)': they are rounded to nearest")
-      }
-      let summary = PlanSummary(plan, toolVersion: toolVersion)
-      if dryRun {
-        print(running.json ? summary.json.text(indent: 2) : summary.text)
+      if resumption.resume, try isComplete(recipe, checkpoint) {
+        if !running.json { print("\(output.printable): is complete already") }
         return
       }
-      let folder = try OutputFolder(FilePath(output), source: checkpoint.folder, overwrite: overwrite, durable: durable)
-      let started = ContinuousClock.now
-      if windows == nil { windows = try plan.model.map { try calibrationText($0, recipe, interruption).windows() } }
-      let converter = Converter(
-        plan: plan, toolVersion: toolVersion, workers: running.workers, windows: windows,
-        resources: RunResources(memoryLimit: memory.limit, spillFolder: memory.spillFolder))
-      let tokenCount = windows?.tokenCount ?? 0
-      var splits: SplitSummary?
-      let outcomes = try converter.run(
-        into: folder,
-        onCalibration: { share in
-          calibrating.show(share: share, of: tokenCount, "tokens")
-          return !interruption.isRequested
-        },
-        onSplit: { splits = $0 },
-        onProgress: { progress in
-          calibrating.finish()
-          display.show(progress)
-          return !interruption.isRequested
-        })
-      calibrating.finish()
-      display.finish()
-      let seconds = started.duration(to: .now).seconds
-      let report = try Measurement(packed: folder.path, source: checkpoint)
-        .run(sampling: .quick, workers: running.workers) { _ in !interruption.isRequested }
-      print(
-        running.json
-          ? report.json(path: output, seconds: seconds).text(indent: 2)
-          : report.shortText(path: output, seconds: seconds))
-      let calibrated = CalibrationSummary(outcomes, windows: windows, evidence: evidence)
-      if let calibrated, !running.json { print(calibrated.text) }
-      if let splits, !running.json { print(splits.text) }
+      // Claimed before long work, so that what stands in its way is known at once.
+      let folder =
+        dryRun
+        ? nil
+        : try OutputFolder(FilePath(output), source: checkpoint.folder, overwrite: overwrite, durable: durable)
+      let earlier =
+        try folder?.begin(
+          ConversionIdentity(toolVersion: toolVersion, recipe: recipe.json, source: checkpoint, kernels: nil),
+          restart: resumption.restart) ?? []
+      resumption.announce(earlier.count)
+      do {
+        try convert(checkpoint, recipe, evidence, into: folder, earlier)
+      } catch {
+        throw folder?.leave(error) ?? error
+      }
     }
   }
 
-  private func calibrationText(
-    _ model: Model, _ recipe: Recipe, _ interruption: Interruption
-  ) -> CalibrationText {
-    CalibrationText(
+  /// - Parameters:
+  ///   - folder: nil: the plan is shown, and that is all.
+  ///   - earlier: what an interrupted run has done.
+  private func convert(
+    _ checkpoint: Checkpoint, _ recipe: Recipe, _ evidence: (any StoredEvidence)?, into folder: OutputFolder?,
+    _ earlier: [JSONValue]
+  ) throws {
+    let interruption = Interruption()
+    let display = ProgressDisplay(verb: "Converting")
+    defer { display.finish() }
+    let nonFinite =
+      recipe.nonFinite == .keep
+      ? try NonFiniteScan(checkpoint, recipe: recipe).run(workers: running.workers) { _ in !interruption.isRequested }
+      : []
+    let calibrating = ProgressDisplay(verb: "Calibrating")
+    defer { calibrating.finish() }
+    var windows: CalibrationWindows?
+    var statistics: [String: FeatureStatistics] = [:]
+    if recipe.needsStatistics {
+      if let evidence {
+        statistics = try evidence.columnStatistics(workers: running.workers)
+      } else {
+        let model = try Plan.model(of: checkpoint, recipe)
+        let text = try calibrationWindows(model, recipe, folder, earlier, interruption)
+        func collect() throws -> [String: FeatureStatistics] {
+          try collectStatistics(model, text, recipe) { share in
+            calibrating.show(share: share, of: text.tokenCount, "tokens")
+            return !interruption.isRequested
+          }
+        }
+        statistics = try folder?.remembered("statistics", among: earlier, find: collect) ?? collect()
+        windows = text
+      }
+      calibrating.finish()
+    }
+    let plan = try Plan(
+      converting: checkpoint, recipe: recipe, nonFinite: nonFinite, statistics: statistics, evidence: evidence)
+    if let evidence, let first = plan.withoutEvidence.first {
+      printWarning(
+        "\(evidence.place.printable): says nothing of \(plan.withoutEvidence.count) tensors, such as"
+          + " '\(first.printable)': they are rounded to nearest")
+    }
+    let summary = PlanSummary(plan, toolVersion: toolVersion)
+    if dryRun {
+      print(running.json ? summary.json.text(indent: 2) : summary.text)
+      return
+    }
+    guard let folder else { return }
+    let started = ContinuousClock.now
+    if windows == nil {
+      windows = try plan.model.map { try calibrationWindows($0, recipe, folder, earlier, interruption) }
+    }
+    let converter = Converter(
+      plan: plan, toolVersion: toolVersion, workers: running.workers, windows: windows,
+      resources: RunResources(memoryLimit: memory.limit, spillFolder: memory.spillFolder))
+    let tokenCount = windows?.tokenCount ?? 0
+    var splits: SplitSummary?
+    let outcomes = try converter.run(
+      into: folder, goingOnFrom: earlier,
+      onCalibration: { share in
+        calibrating.show(share: share, of: tokenCount, "tokens")
+        return !interruption.isRequested
+      },
+      onSplit: { splits = $0 },
+      onProgress: { progress in
+        calibrating.finish()
+        display.show(progress)
+        return !interruption.isRequested
+      })
+    calibrating.finish()
+    display.finish()
+    let seconds = started.duration(to: .now).seconds
+    let report = try Measurement(packed: folder.path, source: checkpoint)
+      .run(sampling: .quick, workers: running.workers) { _ in !interruption.isRequested }
+    print(
+      running.json
+        ? report.json(path: output, seconds: seconds).text(indent: 2)
+        : report.shortText(path: output, seconds: seconds))
+    let calibrated = CalibrationSummary(outcomes, windows: windows, evidence: evidence)
+    if let calibrated, !running.json { print(calibrated.text) }
+    if let splits, !running.json { print(splits.text) }
+  }
+
+  /// The windows to calibrate on. A text that the model writes itself is written once, however often a run is taken up.
+  private func calibrationWindows(
+    _ model: Model, _ recipe: Recipe, _ folder: OutputFolder?, _ earlier: [JSONValue], _ interruption: Interruption
+  ) throws -> CalibrationWindows {
+    let text = CalibrationText(
       model: model, options: recipe.calibration, running: running, memory: memory, interruption: interruption)
+    guard let folder else { return try text.windows() }
+    let isWritten = recipe.calibration.sources.contains(where: \.isSelfWritten)
+    let windows = try isWritten ? folder.remembered("windows", among: earlier, find: text.windows) : text.windows()
+    try folder.confirm(windows.tokens, among: earlier)
+    return windows
   }
 
   /// Runs the original model over the text, for what methods that work tile by tile need to know of inputs.
@@ -176,6 +218,17 @@ struct Convert: ParsableCommand {
     return try BlockCalibration(model, windows: windows, heldOut: [], options)
       .collect(EvidenceOptions(threshold: recipe.calibration.outlierThreshold), onProgress: onProgress)
       .columnStatistics
+  }
+
+  /// Whether the output is there already, made by the same recipe from the same files.
+  private func isComplete(_ recipe: Recipe, _ checkpoint: Checkpoint) throws -> Bool {
+    guard FileManager.default.fileExists(atPath: FilePath(output).appending(PackedManifest.fileName).string) else {
+      return false
+    }
+    let made = try PackedCheckpoint(FilePath(output)).manifest
+    return made.toolVersion == toolVersion && made.recipe == recipe.json
+      && made.sourceFiles.map(\.name) == checkpoint.files.map { $0.path.lastComponent?.string ?? "" }
+      && made.sourceFiles.map(\.byteCount) == checkpoint.files.map(\.header.fileSize)
   }
 
   private func makeRecipe() throws -> Recipe {

@@ -28,7 +28,8 @@ struct GGUFArguments: ParsableArguments {
 
   /// Plans and writes the file.
   func run(
-    source: String, output: String, overwrite: Bool, durable: Bool, dryRun: Bool, running: RunningArguments
+    source: String, output: String, overwrite: Bool, durable: Bool, resumption: ResumptionArguments, dryRun: Bool,
+    running: RunningArguments
   ) throws {
     let opened = try OpenedWeights(FilePath(source))
     var options = GGUFConversion.Options(mix: type ?? .q4KM)
@@ -51,8 +52,12 @@ struct GGUFArguments: ParsableArguments {
     defer { display.finish() }
     let file = try OutputFile(
       FilePath(output), source: FilePath(source), overwrite: overwrite, durable: durable)
+    let identity = try ConversionIdentity(
+      toolVersion: toolVersion, recipe: conversion.recipe, files: opened.files + (imatrix.map { [FilePath($0)] } ?? []))
+    let earlier = try file.begin(identity, restart: resumption.restart)
+    resumption.announce(earlier.count)
     let started = ContinuousClock.now
-    try conversion.run(into: file, workers: running.workers) { progress in
+    try conversion.run(into: file, goingOnFrom: earlier, workers: running.workers) { progress in
       display.show(progress)
       return !interruption.isRequested
     }

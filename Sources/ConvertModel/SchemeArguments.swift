@@ -350,6 +350,28 @@ struct MemoryArguments: ParsableArguments {
   var spillFolder: FilePath { FilePath(temporaryFolder ?? FileManager.default.temporaryDirectory.path) }
 }
 
+/// What becomes of an interrupted conversion to the same output.
+struct ResumptionArguments: ParsableArguments {
+  @Flag(
+    help: ArgumentHelp(
+      "Go on with an interrupted conversion, or begin; fine if OUTPUT is complete already.",
+      discussion: "The same command goes on without it, too, but refuses an OUTPUT that is there."))
+  var resume = false
+
+  @Flag(help: "Discard what an interrupted conversion has done, and begin anew.")
+  var restart = false
+
+  func validate() throws {
+    if resume, restart { throw ValidationError("--resume and --restart: choose one") }
+  }
+
+  /// - Parameter steps: what an interrupted conversion has done.
+  func announce(_ steps: Int) {
+    guard steps > 0 else { return }
+    printNote("going on with an interrupted conversion, \(steps) steps of which are done; --restart begins anew")
+  }
+}
+
 /// A number of bytes as people write it.
 struct ByteCount: ExpressibleByArgument, Hashable {
   let count: Int

@@ -17,6 +17,7 @@ enum Exit {
   static let noInput = ExitCode(66)
   static let cannotCreate = ExitCode(73)
   static let inputOutput = ExitCode(74)
+  static let inUse = ExitCode(75)
   static let interrupted = ExitCode(130)
 }
 
@@ -26,16 +27,14 @@ func reportingErrors(_ body: () throws -> Void) throws {
     try body()
   } catch let error as CheckpointError {
     printError("\(error)")
-    throw error.isMissingInput ? Exit.noInput : error.isReadFailure ? Exit.inputOutput : Exit.data
+    throw exitCode(of: error)
   } catch let error as ConversionError {
     printError("\(error)")
-    switch error {
-    case .outputExists, .outputIsNotAModel, .cannotCreate: throw Exit.cannotCreate
-    case .outputIsSource, .layout: throw ExitCode.validationFailure
-    case .writeFailed: throw Exit.inputOutput
-    case .cancelled: throw Exit.interrupted
-    default: throw Exit.data
-    }
+    throw exitCode(of: error)
+  } catch let error as SuspendedConversion {
+    printError("\(error)")
+    throw (error.cause as? CheckpointError).map(exitCode) ?? (error.cause as? ConversionError).map(exitCode)
+      ?? Exit.interrupted
   } catch let error as ModelError {
     printError("\(error)")
     throw Exit.data
@@ -66,8 +65,27 @@ func reportingErrors(_ body: () throws -> Void) throws {
   }
 }
 
+private func exitCode(of error: CheckpointError) -> ExitCode {
+  error.isMissingInput ? Exit.noInput : error.isReadFailure ? Exit.inputOutput : Exit.data
+}
+
+private func exitCode(of error: ConversionError) -> ExitCode {
+  switch error {
+  case .outputExists, .outputIsNotAModel, .cannotCreate, .otherConversion: Exit.cannotCreate
+  case .outputIsSource, .layout: ExitCode.validationFailure
+  case .writeFailed: Exit.inputOutput
+  case .inUse: Exit.inUse
+  case .cancelled: Exit.interrupted
+  default: Exit.data
+  }
+}
+
 func printError(_ text: String) {
   FileHandle.standardError.write(Data("convert-model: error: \(text)\n".utf8))
+}
+
+func printNote(_ text: String) {
+  FileHandle.standardError.write(Data("convert-model: \(text)\n".utf8))
 }
 
 func printWarning(_ text: String) {
@@ -167,7 +185,7 @@ final class ProgressDisplay: Sendable {
   }
 }
 
-/// Turns SIGINT and SIGTERM into a request to stop, so that a half-written output is removed.
+/// Turns SIGINT and SIGTERM into a request to stop at a place from which the work can go on.
 struct Interruption: Sendable {
   private static let requested = Atomic(false)
 
