@@ -113,7 +113,7 @@ package struct Difference: Sendable {
   ) throws -> DifferenceReport {
     let comparable = pairs.indices.filter { pairs[$0].hasEqualShapes }
     let total = comparable.reduce(0) { $0 + (pairs[$1].first?.elementCount ?? 0) }
-    let progress = ProgressCounter(total: total, report: goOn)
+    let progress = ProgressCounter(total: total, stage: "comparing", report: goOn)
     let same = Mutex([Bool](repeating: false, count: pairs.count))
     let sameFiles = Self.isSameFiles(sides[0], sides[1])
     try runParallel(count: comparable.count, workers: workers, makeState: { ([UInt8](), [UInt8]()) }) { item, buffers in

@@ -176,7 +176,7 @@ package struct Inspector: Sendable {
     guard case .readable(let checkpoint, _) = contents else { return DeepInspection([]) }
     let tensors = checkpoint.tensors.filter { $0.isReadable && $0.elementCount > 0 }
       .sorted { $0.name.naturallyPrecedes($1.name) }
-    let progress = ProgressCounter(total: tensors.reduce(0) { $0 + $1.storedByteCount }, report: goOn)
+    let progress = ProgressCounter(total: tensors.reduce(0) { $0 + $1.storedByteCount }, stage: "reading", report: goOn)
     let found = Mutex([TensorInspection?](repeating: nil, count: tensors.count))
     try runParallel(count: tensors.count, workers: workers, makeState: { checkpoint.makeReader() }) { index, reader in
       let tensor = tensors[index]

@@ -77,6 +77,7 @@ struct Convert: ParsableCommand {
   var dryRun = false
 
   @OptionGroup(title: "Running") var running: RunningArguments
+  @OptionGroup(title: "Running") var progress: ProgressArguments
   @OptionGroup(title: "Running") var memory: MemoryArguments
 
   func run() throws {
@@ -84,7 +85,7 @@ struct Convert: ParsableCommand {
       if gguf.isAsked(for: output) {
         return try gguf.run(
           source: source, output: output, overwrite: overwrite, durable: durable, resumption: resumption,
-          dryRun: dryRun, running: running)
+          dryRun: dryRun, running: running, progress: progress)
       }
       var recipe = try makeRecipe()
       let checkpoint = try Checkpoint(FilePath(source))
@@ -120,14 +121,14 @@ struct Convert: ParsableCommand {
     _ earlier: [JSONValue]
   ) throws {
     let interruption = Interruption()
-    let display = ProgressDisplay(verb: "Converting")
+    let display = ProgressDisplay(progress, verb: "Converting")
     defer { display.finish() }
     let nonFinite =
       recipe.nonFinite == .keep
-      ? try NonFiniteScan(checkpoint, recipe: recipe).run(workers: running.workers) { _ in !interruption.isRequested }
-      : []
-    let calibrating = ProgressDisplay(verb: "Calibrating")
-    defer { calibrating.finish() }
+      ? try NonFiniteScan(checkpoint, recipe: recipe).run(workers: running.workers) { done in
+        display.show(done)
+        return !interruption.isRequested
+      } : []
     var windows: CalibrationWindows?
     var statistics: [String: FeatureStatistics] = [:]
     if recipe.needsStatistics {
@@ -135,17 +136,16 @@ struct Convert: ParsableCommand {
         statistics = try evidence.columnStatistics(workers: running.workers)
       } else {
         let model = try Plan.model(of: checkpoint, recipe)
-        let text = try calibrationWindows(model, recipe, folder, earlier, interruption)
+        let text = try calibrationWindows(model, recipe, folder, earlier, interruption, display)
         func collect() throws -> [String: FeatureStatistics] {
-          try collectStatistics(model, text, recipe) { share in
-            calibrating.show(share: share, of: text.tokenCount, "tokens")
+          try collectStatistics(model, text, recipe) { done in
+            display.show(done, stage: "observing")
             return !interruption.isRequested
           }
         }
         statistics = try folder?.remembered("statistics", among: earlier, find: collect) ?? collect()
         windows = text
       }
-      calibrating.finish()
     }
     let plan = try Plan(
       converting: checkpoint, recipe: recipe, nonFinite: nonFinite, statistics: statistics, evidence: evidence)
@@ -162,30 +162,32 @@ struct Convert: ParsableCommand {
     guard let folder else { return }
     let started = ContinuousClock.now
     if windows == nil {
-      windows = try plan.model.map { try calibrationWindows($0, recipe, folder, earlier, interruption) }
+      windows = try plan.model.map { try calibrationWindows($0, recipe, folder, earlier, interruption, display) }
     }
     let converter = Converter(
       plan: plan, toolVersion: toolVersion, workers: running.workers, windows: windows,
       resources: RunResources(memoryLimit: memory.limit, spillFolder: memory.spillFolder))
-    let tokenCount = windows?.tokenCount ?? 0
+    display.plan("writing", converter.writtenBytes())
+    display.plan("comparing", ["decode": Measurement.quickBytes(of: checkpoint)])
     var splits: SplitSummary?
     let outcomes = try converter.run(
       into: folder, goingOnFrom: earlier,
-      onCalibration: { share in
-        calibrating.show(share: share, of: tokenCount, "tokens")
+      onCalibration: { done in
+        display.show(done, stage: "calibrating")
         return !interruption.isRequested
       },
       onSplit: { splits = $0 },
-      onProgress: { progress in
-        calibrating.finish()
-        display.show(progress)
+      onProgress: { done in
+        display.show(done)
         return !interruption.isRequested
       })
-    calibrating.finish()
-    display.finish()
     let seconds = started.duration(to: .now).seconds
     let report = try Measurement(packed: folder.path, source: checkpoint)
-      .run(sampling: .quick, workers: running.workers) { _ in !interruption.isRequested }
+      .run(sampling: .quick, workers: running.workers) { done in
+        display.show(done)
+        return !interruption.isRequested
+      }
+    display.finish()
     print(
       running.json
         ? report.json(path: output, seconds: seconds).text(indent: 2)
@@ -197,10 +199,12 @@ struct Convert: ParsableCommand {
 
   /// The windows to calibrate on. A text that the model writes itself is written once, however often a run is taken up.
   private func calibrationWindows(
-    _ model: Model, _ recipe: Recipe, _ folder: OutputFolder?, _ earlier: [JSONValue], _ interruption: Interruption
+    _ model: Model, _ recipe: Recipe, _ folder: OutputFolder?, _ earlier: [JSONValue], _ interruption: Interruption,
+    _ display: ProgressDisplay
   ) throws -> CalibrationWindows {
     let text = CalibrationText(
-      model: model, options: recipe.calibration, running: running, memory: memory, interruption: interruption)
+      model: model, options: recipe.calibration, running: running, memory: memory, interruption: interruption,
+      display: display)
     guard let folder else { return try text.windows() }
     let isWritten = recipe.calibration.sources.contains(where: \.isSelfWritten)
     let windows = try isWritten ? folder.remembered("windows", among: earlier, find: text.windows) : text.windows()
@@ -210,7 +214,7 @@ struct Convert: ParsableCommand {
 
   /// Runs the original model over the text, for what methods that work tile by tile need to know of inputs.
   private func collectStatistics(
-    _ model: Model, _ text: CalibrationWindows, _ recipe: Recipe, onProgress: @escaping (Double) -> Bool
+    _ model: Model, _ text: CalibrationWindows, _ recipe: Recipe, onProgress: @escaping (WorkProgress) -> Bool
   ) throws -> [String: FeatureStatistics] {
     let options = BlockCalibration.Options(
       workers: running.workers, memoryLimit: memory.limit / 2, spillFolder: memory.spillFolder)

@@ -44,11 +44,12 @@ struct Diff: ParsableCommand {
   var ignoreFormat = false
 
   @OptionGroup(title: "Running") var running: RunningArguments
+  @OptionGroup(title: "Running") var progress: ProgressArguments
 
   func run() throws {
     try reportingErrors {
       let interruption = Interruption()
-      let display = ProgressDisplay(verb: "Comparing")
+      let display = ProgressDisplay(progress, verb: "Comparing")
       defer { display.finish() }
       let report = try Difference(FilePath(first), FilePath(second), source: against.map { FilePath($0) })
         .run(workers: running.workers) { progress in

@@ -51,6 +51,7 @@ struct Inspect: ParsableCommand {
   var html: String?
 
   @OptionGroup(title: "Running") var running: RunningArguments
+  @OptionGroup(title: "Running") var progress: ProgressArguments
 
   func validate() throws {
     if against != nil, tensor == nil {
@@ -73,7 +74,7 @@ struct Inspect: ParsableCommand {
       var inspection = try inspector.inspection()
       if deep {
         let interruption = Interruption()
-        let display = ProgressDisplay(verb: "Reading")
+        let display = ProgressDisplay(progress, verb: "Reading")
         defer { display.finish() }
         inspection.depth = try inspector.depth(workers: running.workers) { progress in
           display.show(progress)

@@ -35,6 +35,7 @@ struct Report: ParsableCommand {
   var evaluation: String?
 
   @OptionGroup(title: "Running") var running: RunningArguments
+  @OptionGroup(title: "Running") var progress: ProgressArguments
 
   func validate() throws {
     if evaluation != nil, html == nil { throw ValidationError("--evaluation goes with --html") }
@@ -43,7 +44,7 @@ struct Report: ParsableCommand {
   func run() throws {
     try reportingErrors {
       let interruption = Interruption()
-      let display = ProgressDisplay(verb: "Comparing")
+      let display = ProgressDisplay(progress, verb: "Comparing")
       defer { display.finish() }
       let source = try Checkpoint(FilePath(against))
       var report = try Measurement(packed: FilePath(path), source: source)
