@@ -8,13 +8,12 @@ package struct TimeEstimate: Sendable {
   private struct Part: Sendable {
     var total: Double
     var done = 0.0
-    /// Units that had been done before this run, or took no time of it.
+    /// Seconds for a unit, as a first guess.
     var prior: Double
+    /// Spent on what is done.
     var seconds = 0.0
-    var timed = 0.0
   }
 
-  /// The part's order of declaration matters to nothing.
   private var parts: [String: Part] = [:]
   private var last = 0.0
 
@@ -50,24 +49,14 @@ package struct TimeEstimate: Sendable {
     let whole = weights.reduce(0, +)
     for (step, weight) in zip(steps, weights) {
       parts[step.name]?.done += step.units
-      parts[step.name]?.timed += step.units
       parts[step.name]?.seconds += whole > 0 ? elapsed * weight / whole : 0
     }
-  }
-
-  /// Units were found to be done already, in no time: those of a run that is taken up.
-  package mutating func skip(_ done: [String: Double], at seconds: Double) {
-    for (name, done) in done {
-      guard let part = parts[name] else { continue }
-      parts[name]?.done = max(part.done, min(done, part.total))
-    }
-    last = max(last, seconds)
   }
 
   /// How much slower than their priors the parts were.
   private var pace: Double {
     let whole = parts.values.reduce(0) { $0 + $1.prior * $1.total } * Self.paceWeight
-    let expected = parts.values.reduce(0) { $0 + $1.prior * $1.timed } + whole
+    let expected = parts.values.reduce(0) { $0 + $1.prior * $1.done } + whole
     return expected > 0 ? (parts.values.reduce(0) { $0 + $1.seconds } + whole) / expected : 1
   }
 
@@ -75,7 +64,7 @@ package struct TimeEstimate: Sendable {
   private func cost(_ name: String) -> Double {
     guard let part = parts[name] else { return 0 }
     let weight = part.total * Self.priorWeight
-    let units = part.timed + weight
+    let units = part.done + weight
     return units > 0 ? (part.seconds + weight * part.prior * pace) / units : part.prior * pace
   }
 

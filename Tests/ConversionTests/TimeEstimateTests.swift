@@ -91,14 +91,6 @@ import Testing
     #expect(estimate.left(at: 100) == 0)
   }
 
-  @Test func workThatWasDoneBeforeTakesNoTime() {
-    var estimate = TimeEstimate()
-    estimate.plan("a", total: 100, cost: 1)
-    estimate.skip(["a": 50], at: 1)
-    estimate.advance(["a": 60], at: 21)
-    #expect(abs(estimate.left(at: 21) - 80) < 4)
-  }
-
   @Test func oddInputsAreHarmless() {
     var estimate = TimeEstimate()
     #expect(estimate.left(at: 5) == 0 && estimate.share(at: 0) == 1)
