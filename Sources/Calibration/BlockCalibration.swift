@@ -251,15 +251,16 @@ package struct BlockCalibration {
   func costs(
     isWanted: @escaping (LinearDescription) -> Bool, _ purpose: Purpose, learned: Double
   ) -> CalibrationCosts {
-    var (sumsHessians, quantizes, scales) = (true, true, false)
+    var (sumsHessians, quantizes, scales, rounds) = (true, true, false, false)
     switch purpose {
     case .observe(let evidence, _): (sumsHessians, quantizes) = (evidence.sumsHessians, false)
-    case .quantize(_, let scaling): scales = scaling != nil
+    case .quantize(_, let scaling): (scales, rounds) = (scaling != nil, scaling?.handsOut ?? false)
     }
     func count(_ windows: [[Int32]]) -> Double { Double(windows.reduce(0) { $0 + $1.count }) }
     return CalibrationCosts(
       tokens: count(windows), heldOut: count(heldOut), length: Double((windows + heldOut).map(\.count).max() ?? 1),
       tracks: options.runsOriginal ? 2 : 1, sumsHessians: sumsHessians, quantizes: quantizes, scales: scales,
+      roundsAfterScaling: rounds,
       learned: learned, isWanted: isWanted)
   }
 
@@ -380,7 +381,7 @@ package struct BlockCalibration {
         }
         return inners
       }
-      try meter.add(.run, meter.costs.product(input))
+      try meter.add(.run, meter.costs.inner(input, output))
       func add(_ track: Track) throws {
         for group in groups {
           let branch = pool.take(rows: group.rows.count, columns: width)

@@ -15,32 +15,40 @@ struct CalibrationCosts {
   /// Whether layers are handed out to be quantized, rather than only observed.
   let quantizes: Bool
   let scales: Bool
+  /// Whether layers are handed out with the evidence that their scales came from, to be rounded.
+  let roundsAfterScaling: Bool
   /// Tokens that gradient steps see, over all steps of a block.
   let learned: Double
   let isWanted: (LinearDescription) -> Bool
 
   typealias Amounts = [WorkProgress.Kind: Double]
 
+  /// What reading, changing and writing an element costs, beside its products, as operations of those: memory is slow.
+  private static let element = 1000.0
+
   /// - Parameter share: of the tokens that reach the layers.
   func gather(_ projection: ProjectionDescription, share: Double = 1) -> Double {
-    guard projection.linears.contains(where: isWanted) else { return 0 }
+    guard projection.linears.contains(where: isWanted), !roundsAfterScaling else { return 0 }
     let inputs = Double(projection.inputs)
-    let products = sumsHessians ? inputs * inputs * (tracks > 1 ? 3 : 1) : 0
-    return share * (tokens * products + (tokens + heldOut) * inputs * 40 * tracks)
+    let products = sumsHessians ? inputs * inputs * (tracks > 1 ? 1.6 : 0.6) : 0
+    return share * (tokens * products + (tokens + heldOut) * inputs * Self.element * tracks)
   }
 
   func quantize(_ linear: LinearDescription) -> Double {
     guard quantizes, isWanted(linear) else { return 0 }
     let (inputs, outputs) = (Double(linear.inputs), Double(linear.outputs))
+    // The evidence and the scales among it: they come before the first of a block's layers.
+    if roundsAfterScaling { return inputs * outputs * (60_000 + 20 * inputs) }
     // Factors of the Hessian; feedback along the columns; ranges and sweeps, which take most of it, as measured; errors
     // on held-out tokens.
-    return inputs * inputs * inputs * 2 + outputs * inputs * inputs * 4 + outputs * inputs * 100_000
+    return inputs * inputs * inputs * 2 + outputs * inputs * inputs * 4 + outputs * inputs * 37_000
       + heldOut * inputs * outputs * 6
   }
 
   func attend(_ block: BlockDescription) -> Double {
     let input = block.attention.input
-    let scores = length * Double(block.attention.output.inputs) * 4
+    // Scores and what becomes of them run at a fifth of the rate of products.
+    let scores = length * Double(block.attention.output.inputs) * 20
     return tracks * (tokens + heldOut) * (Double(input.inputs * input.outputs) * 2 + scores)
   }
 
@@ -50,6 +58,11 @@ struct CalibrationCosts {
 
   func product(_ projection: ProjectionDescription) -> Double { projection.linears.reduce(0) { $0 + product($1) } }
 
+  /// What a feed-forward layer's output reads.
+  func inner(_ input: ProjectionDescription, _ output: LinearDescription) -> Double {
+    product(input) + tracks * (tokens + heldOut) * Double(output.inputs) * Self.element
+  }
+
   /// The share of the tokens that reach an expert.
   func share(of block: BlockDescription) -> Double {
     guard case .mixture(let mixture) = block.feedForward else { return 1 }
@@ -57,12 +70,14 @@ struct CalibrationCosts {
   }
 
   func feedForward(_ block: BlockDescription) -> Double {
-    share(of: block) * block.feedForward.experts.reduce(0) { $0 + product($1.input) + product($1.output) }
+    share(of: block) * block.feedForward.experts.reduce(0) { $0 + inner($1.input, $1.output) + product($1.output) }
   }
 
   func scale(_ block: BlockDescription) -> Double {
-    guard scales else { return 0 }
-    return linears(block).reduce(0) { $0 + Double($1.outputs) * Double($1.inputs) * Double($1.inputs) * 20 }
+    guard scales, !roundsAfterScaling else { return 0 }
+    return linears(block).reduce(0) {
+      $0 + Double($1.outputs) * Double($1.inputs) * (20_000 + 20 * Double($1.inputs))
+    }
   }
 
   /// Of gradient steps: forwards, and twice as much backwards.

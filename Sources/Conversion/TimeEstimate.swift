@@ -18,8 +18,8 @@ package struct TimeEstimate: Sendable {
   private var last = 0.0
 
   /// How much of a part its prior weighs, and how much of all work the priors' own pace.
-  private static let priorWeight = 0.01
-  private static let paceWeight = 0.005
+  private static let priorWeight = 0.03
+  private static let paceWeight = 0.0005
 
   package init() {}
 
@@ -43,7 +43,11 @@ package struct TimeEstimate: Sendable {
     let steps = done.compactMap { name, done in
       parts[name].map { (name: name, units: max(0, min(done, $0.total) - $0.done)) }
     }.filter { $0.units > 0 }
-    guard !steps.isEmpty else { return }
+    guard !steps.isEmpty else {
+      // What went before the first step is no part's: opening files, reading texts.
+      if parts.values.allSatisfy({ $0.done == 0 }) { last = max(last, seconds) }
+      return
+    }
     last = max(last, seconds)
     let weights = steps.map { $0.units * cost($0.name) }
     let whole = weights.reduce(0, +)
