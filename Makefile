@@ -5,7 +5,7 @@ SWIFT ?= swift
 PROGRAM := .build/release/convert-model
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
-.PHONY: demo test build setup lint format bench interop install uninstall clean
+.PHONY: demo test build setup lint format bench interop torture install uninstall clean
 
 demo: build
 	rm -rf demo-output
@@ -46,6 +46,11 @@ MODEL ?= ../shared/models/stories5M
 TEXT ?= ../shared/text/eval.txt
 interop: build
 	$(PEER) Tests/Interop/layouts.py $(PROGRAM) $(MODEL) $(TEXT) --page Docs/Interop.md
+
+# Conversions killed KILLS times at random moments, and gone on with: the bytes must be those of undisturbed ones.
+KILLS ?= 200
+torture: build
+	Tests/Torture/torture.py $(PROGRAM) --kills $(KILLS)
 
 # One binary with the Swift libraries inside, completions for three shells, and the manual page.
 # OpenBLAS goes in, too: a folder with its archives alone comes first on the linker's way.

@@ -19,13 +19,21 @@ final class Journal: Sendable {
 
   private struct State {
     var end: Int
-    var lines: Int
+    var steps: Int
   }
 
   private static let checksumLength = 16
 
-  /// Entries, those of earlier runs among them, beyond the first.
-  var stepCount: Int { state.withLock { max(0, $0.lines - 1) } }
+  /// Entries that tell of work, those of earlier runs among them.
+  var stepCount: Int { state.withLock { $0.steps } }
+
+  /// Entries that say what the run is made of.
+  enum Fact {
+    static let identity = "conversion"
+    static let tokens = "tokens"
+  }
+
+  private static func isStep(_ entry: JSONValue) -> Bool { entry[Fact.identity] == nil && entry[Fact.tokens] == nil }
 
   /// Opens a journal, or begins one.
   init(_ path: FilePath) throws(ConversionError) {
@@ -38,7 +46,7 @@ final class Journal: Sendable {
       let count = try file.readFully(at: 0, count: size, into: &bytes)
       let (entries, length) = Self.parse(bytes[..<count])
       self.entries = entries
-      state = Mutex(State(end: length, lines: entries.count))
+      state = Mutex(State(end: length, steps: entries.count(where: Self.isStep)))
       try file.resize(to: Int64(length), retryOnInterrupt: true)
     } catch {
       throw .writeFailed(path.string, "\(error)")
@@ -78,7 +86,7 @@ final class Journal: Sendable {
         throw .writeFailed(path.string, "\(error)")
       }
       state.end += line.count
-      state.lines += 1
+      if Self.isStep(entry) { state.steps += 1 }
     }
   }
 }

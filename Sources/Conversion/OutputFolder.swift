@@ -83,8 +83,14 @@ package final class OutputFolder: Sendable {
     if run.withLock({ $0 == nil }) { try begin(nil) }
   }
 
+  /// What the run, and those before it, have done: tensors and blocks.
+  package var finishedSteps: Int { journal?.stepCount ?? 0 }
+
   /// Nil where the run cannot be taken up.
   var journal: Journal? { run.withLock { $0?.journal } }
+
+  /// For files of the run that are no part of the output.
+  package var scratch: FilePath { staging.folder }
 
   /// A file of the run that is no part of the output.
   func temporary(_ name: String) -> FilePath { staging.folder.appending(name) }
@@ -132,8 +138,8 @@ package final class OutputFolder: Sendable {
   /// Records what the run's input is, and refuses to go on with one of another.
   package func confirm(_ tokens: [Int32], among earlier: [JSONValue]) throws(ConversionError) {
     let hash = ConversionIdentity.hash(tokens)
-    guard let found = earlier.firstNonNil({ $0["tokens"]?.string }) else {
-      try journal?.append(["tokens": .string(hash)])
+    guard let found = earlier.firstNonNil({ $0[Journal.Fact.tokens]?.string }) else {
+      try journal?.append([Journal.Fact.tokens: .string(hash)])
       return
     }
     guard found == hash else {

@@ -71,7 +71,6 @@ final class Staging: Sendable {
   // MARK: Runs
 
   private static let journalName = "journal"
-  private static let identityKey = "conversion"
 
   /// Begins a run, or takes up one that was interrupted.
   /// - Parameters:
@@ -82,7 +81,7 @@ final class Staging: Sendable {
     let place = folder.appending(Self.journalName)
     if !restart, FileManager.default.fileExists(atPath: place.string) {
       let journal = try Journal(place)
-      if let earlier = journal.entries.first?[Self.identityKey].flatMap({ ConversionIdentity($0) }) {
+      if let earlier = journal.entries.first?[Journal.Fact.identity].flatMap({ ConversionIdentity($0) }) {
         guard let identity, identity == earlier else {
           throw .otherConversion(
             path.string, kept: folder.string,
@@ -94,7 +93,7 @@ final class Staging: Sendable {
     try clear()
     guard let identity else { return nil }
     let journal = try Journal(place)
-    try journal.append([Self.identityKey: identity.json])
+    try journal.append([Journal.Fact.identity: identity.json])
     return try Journal(place)
   }
 

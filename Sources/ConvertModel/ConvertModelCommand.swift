@@ -34,6 +34,7 @@ struct ConvertModelCommand: ParsableCommand {
         66  input not found
         73  output cannot be created
         74  reading or writing failed
+        75  another process is writing the output
        130  interrupted
       """,
     version: toolVersion,

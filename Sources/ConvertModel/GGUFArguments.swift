@@ -55,7 +55,7 @@ struct GGUFArguments: ParsableArguments {
     let identity = try ConversionIdentity(
       toolVersion: toolVersion, recipe: conversion.recipe, files: opened.files + (imatrix.map { [FilePath($0)] } ?? []))
     let earlier = try file.begin(identity, restart: resumption.restart)
-    resumption.announce(earlier.count)
+    resumption.announce(file.finishedSteps)
     let started = ContinuousClock.now
     try conversion.run(into: file, goingOnFrom: earlier, workers: running.workers) { progress in
       display.show(progress)

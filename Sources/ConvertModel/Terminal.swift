@@ -131,6 +131,11 @@ struct Interruption: Sendable {
     // Touched before the handlers are set: a handler must not be the first to initialize it.
     Self.requested.store(false, ordering: .relaxed)
     for number in [SIGINT, SIGTERM] { signal(number) { _ in Self.requested.store(true, ordering: .relaxed) } }
+    // A parent with threads can have handed down that they are blocked.
+    var signals = sigset_t()
+    sigemptyset(&signals)
+    for number in [SIGINT, SIGTERM] { sigaddset(&signals, number) }
+    pthread_sigmask(SIG_UNBLOCK, &signals, nil)
   }
 
   var isRequested: Bool { Self.requested.load(ordering: .relaxed) }

@@ -67,6 +67,9 @@ package final class OutputFile: Sendable {
     if run.withLock({ $0 == nil }) { try begin(nil) }
   }
 
+  /// What the run, and those before it, have done: tensors and blocks.
+  package var finishedSteps: Int { journal?.stepCount ?? 0 }
+
   /// Nil where the run cannot be taken up.
   var journal: Journal? { run.withLock { $0?.journal } }
 
