@@ -1,6 +1,7 @@
 import Checkpoints
 import Packing
 import Quantization
+import Reports
 
 /// Why a conversion could not be done, beyond defects of the checkpoint itself.
 package enum ConversionError: Error, Hashable, CustomStringConvertible {
@@ -29,6 +30,7 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
   /// What a runtime's layout cannot hold.
   case layout(LayoutError)
   case noSuchTensor(String, in: String, similar: [String])
+  case noSuchValues(tensor: String, slice: String, shape: [Int])
   case differentTensor(String, packed: String, source: String)
   case sizesDoNotAdd(String, expected: Int, found: Int)
   case cancelled
@@ -95,6 +97,9 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
     case .noSuchTensor(let name, let path, let similar):
       "\(path): no tensor '\(name.printable)'"
         + (similar.isEmpty ? "" : "; did you mean \(similar.map { "'\($0.printable)'" }.joined(separator: ", "))?")
+    case .noSuchValues(let tensor, let slice, let shape):
+      "tensor '\(tensor.printable)': its shape is \(shape), of which '\(slice.printable)' is no part of at most"
+        + " \(TensorSlice.limit) values; give a range for each dimension, such as 0:4,0:8"
     case .differentTensor(let name, let packed, let source):
       "tensor '\(name.printable)': packed from \(packed), but the source to compare with has \(source)"
     case .sizesDoNotAdd(let path, let expected, let found):

@@ -147,7 +147,8 @@ extension Converter {
     let whole = plan.tensors.filter {
       $0.layout != nil && $0.work.isQuantized && !$0.work.isCalibrated && !finished.contains($0.source.name)
     }
-    let progress = ProgressCounter(total: whole.reduce(0) { $0 + $1.sourceByteCount }, report: onProgress)
+    let progress = ProgressCounter(
+      total: whole.reduce(0) { $0 + $1.sourceByteCount }, stage: "layers", report: onProgress)
     for tensor in whole {
       let weight: CodedWeight
       switch tensor.work {

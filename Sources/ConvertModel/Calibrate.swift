@@ -43,6 +43,7 @@ struct Calibrate: ParsableCommand {
 
   @OptionGroup(title: "Calibration") var text: TextArguments
   @OptionGroup(title: "Running") var running: RunningArguments
+  @OptionGroup(title: "Running") var progress: ProgressArguments
   @OptionGroup(title: "Running") var memory: MemoryArguments
 
   func validate() throws {
@@ -73,11 +74,11 @@ struct Calibrate: ParsableCommand {
   }
 
   private func write(_ path: FilePath, _ interruption: Interruption) throws {
-    let display = ProgressDisplay(verb: merge.isEmpty ? "Calibrating" : "Merging")
+    let display = ProgressDisplay(progress, verb: merge.isEmpty ? "Calibrating" : "Merging")
     defer { display.finish() }
     guard let source else {
       try EvidenceFile.merge(merge.map { FilePath($0) }, into: path, overwrite: overwrite, workers: running.workers) {
-        display.show(share: $0, of: merge.count, "files")
+        display.show(share: $0, stage: "merging")
         return !interruption.isRequested
       }
       return
@@ -88,7 +89,8 @@ struct Calibrate: ParsableCommand {
     try text.set(&options)
     options.heldOut = 0
     let windows = try CalibrationText(
-      model: model, options: options, running: running, memory: memory, interruption: interruption
+      model: model, options: options, running: running, memory: memory, interruption: interruption,
+      display: display
     ).windows()
     let evidence = EvidenceOptions(threshold: options.outlierThreshold, sumsHessians: hessians)
     let header = EvidenceHeader(
@@ -101,8 +103,8 @@ struct Calibrate: ParsableCommand {
     try EvidenceWriter.write(path, header, overwrite: overwrite) { writer in
       try calibration.collect(
         evidence,
-        onProgress: { share in
-          display.show(share: share, of: windows.tokenCount, "tokens")
+        onProgress: { done in
+          display.show(done, stage: "calibrating")
           return !interruption.isRequested
         }, receive: { try writer.write($0) })
     }

@@ -14,6 +14,7 @@ struct CalibrationText {
   let running: RunningArguments
   let memory: MemoryArguments
   let interruption: Interruption
+  let display: ProgressDisplay
 
   /// Warns where there is less text than was asked for, or too little for the widest layer.
   func windows() throws -> CalibrationWindows {
@@ -56,10 +57,8 @@ struct CalibrationText {
     let text = SelfWrittenText(
       model, start: first.map { .token($0) } ?? .random, ends: ends, seed: options.seed ?? 0,
       memoryLimit: memory.limit / 2, workers: running.workers)
-    let display = ProgressDisplay(verb: "Writing")
-    defer { display.finish() }
     return try text.windows(count, length: length) { share in
-      display.show(share: share, of: count * length, "tokens")
+      display.show(share: share, stage: "writing a text")
       return !interruption.isRequested
     }
   }

@@ -86,6 +86,7 @@ struct Convert: ParsableCommand {
   var page: String?
 
   @OptionGroup(title: "Running") var running: RunningArguments
+  @OptionGroup(title: "Running") var progress: ProgressArguments
   @OptionGroup(title: "Running") var memory: MemoryArguments
 
   func validate() throws {
@@ -102,7 +103,7 @@ struct Convert: ParsableCommand {
       if gguf.isAsked(for: output) {
         return try gguf.run(
           source: source, output: output, overwrite: overwrite, durable: durable, resumption: resumption,
-          dryRun: dryRun, running: running)
+          dryRun: dryRun, running: running, progress: progress)
       }
       let begun = ContinuousClock.now
       if let page { try requireFolder(of: page) }
@@ -111,7 +112,11 @@ struct Convert: ParsableCommand {
       let evidence = try calibration.evidence.map { try openEvidence($0, for: checkpoint) }
       recipe.calibration.evidence = evidence?.record
       if resumption.resume, try isComplete(recipe, checkpoint) {
-        if page != nil { _ = try measured(FilePath(output), checkpoint, nil, Interruption()) }
+        if page != nil {
+          let display = ProgressDisplay(progress, verb: "Measuring")
+          defer { display.finish() }
+          _ = try measured(FilePath(output), checkpoint, nil, display, Interruption())
+        }
         if !running.json { print("\(output.printable): is complete already") }
         return
       }
@@ -142,14 +147,14 @@ struct Convert: ParsableCommand {
     _ earlier: [JSONValue], since begun: ContinuousClock.Instant
   ) throws {
     let interruption = Interruption()
-    let display = ProgressDisplay(verb: "Converting")
+    let display = ProgressDisplay(progress, verb: "Converting")
     defer { display.finish() }
     let nonFinite =
       recipe.nonFinite == .keep
-      ? try NonFiniteScan(checkpoint, recipe: recipe).run(workers: running.workers) { _ in !interruption.isRequested }
-      : []
-    let calibrating = ProgressDisplay(verb: "Calibrating")
-    defer { calibrating.finish() }
+      ? try NonFiniteScan(checkpoint, recipe: recipe).run(workers: running.workers) { done in
+        display.show(done)
+        return !interruption.isRequested
+      } : []
     var windows: CalibrationWindows?
     var statistics: [String: FeatureStatistics] = [:]
     if recipe.needsStatistics {
@@ -159,17 +164,16 @@ struct Convert: ParsableCommand {
         let model = try Plan.model(of: checkpoint, recipe)
         let budget = try MemoryPlan(observing: model, of: checkpoint, recipe, workers: running.workers)
           .activationBudget(within: memory.limit)
-        let text = try calibrationWindows(model, recipe, folder, earlier, interruption)
+        let text = try calibrationWindows(model, recipe, folder, earlier, interruption, display)
         func collect() throws -> [String: FeatureStatistics] {
-          try collectStatistics(model, text, recipe, budget, spillFolder(folder)) { share in
-            calibrating.show(share: share, of: text.tokenCount, "tokens")
+          try collectStatistics(model, text, recipe, budget, spillFolder(folder)) { done in
+            display.show(done, stage: "observing")
             return !interruption.isRequested
           }
         }
         statistics = try folder?.remembered("statistics", among: earlier, find: collect) ?? collect()
         windows = text
       }
-      calibrating.finish()
     }
     let plan = try Plan(
       converting: checkpoint, recipe: recipe, nonFinite: nonFinite, statistics: statistics, evidence: evidence)
@@ -191,30 +195,29 @@ struct Convert: ParsableCommand {
     }
     let started = ContinuousClock.now
     if windows == nil {
-      windows = try plan.model.map { try calibrationWindows($0, recipe, folder, earlier, interruption) }
+      windows = try plan.model.map { try calibrationWindows($0, recipe, folder, earlier, interruption, display) }
     }
     let converter = Converter(
       plan: plan, toolVersion: toolVersion, workers: running.workers, windows: windows,
       resources: RunResources(activationMemory: activationMemory, spillFolder: spillFolder(folder)))
-    let tokenCount = windows?.tokenCount ?? 0
+    display.plan("writing", converter.writtenBytes())
+    display.plan("comparing", ["decode": Measurement.quickBytes(of: checkpoint)])
     var splits: SplitSummary?
     let outcomes = try converter.run(
       into: folder, goingOnFrom: earlier,
-      onCalibration: { share in
-        calibrating.show(share: share, of: tokenCount, "tokens")
+      onCalibration: { done in
+        display.show(done, stage: "calibrating")
         return !interruption.isRequested
       },
       onSplit: { splits = $0 },
-      onProgress: { progress in
-        calibrating.finish()
-        display.show(progress)
+      onProgress: { done in
+        display.show(done)
         return !interruption.isRequested
       })
-    calibrating.finish()
-    display.finish()
     let seconds = started.duration(to: .now).seconds
     let run = ConversionRecord.Run(seconds: begun.duration(to: .now).seconds, threads: running.workers)
-    let report = try measured(folder.path, checkpoint, run, interruption)
+    let report = try measured(folder.path, checkpoint, run, display, interruption)
+    display.finish()
     print(
       running.json
         ? report.json(path: output, seconds: seconds).text(indent: 2)
@@ -222,6 +225,10 @@ struct Convert: ParsableCommand {
     let calibrated = CalibrationSummary(outcomes, windows: windows, evidence: evidence)
     if let calibrated, !running.json { print(calibrated.text) }
     if let splits, !running.json { print(splits.text) }
+    if !running.json {
+      print(
+        "Peak memory: \(Figures.bytes(run.peakByteCount)), of \(Figures.bytes(memoryPlan.peak(within: memory.limit))) promised.")
+    }
   }
 
   /// Where activations go: beside what is written, unless another folder was named.
@@ -231,14 +238,16 @@ struct Convert: ParsableCommand {
 
   /// A sample of the output, or all of it where a page is asked for, which is then written.
   private func measured(
-    _ folder: FilePath, _ source: Checkpoint, _ run: ConversionRecord.Run?, _ interruption: Interruption
+    _ folder: FilePath, _ source: Checkpoint, _ run: ConversionRecord.Run?, _ display: ProgressDisplay,
+    _ interruption: Interruption
   ) throws -> ModelReport {
     guard let page else {
       return try Measurement(packed: folder, source: source)
-        .run(sampling: .quick, workers: running.workers) { _ in !interruption.isRequested }
+        .run(sampling: .quick, workers: running.workers) { done in
+          display.show(done)
+          return !interruption.isRequested
+        }
     }
-    let display = ProgressDisplay(verb: "Measuring")
-    defer { display.finish() }
     var report = try fullReport(
       of: folder, against: source, running: running, display: display, interruption: interruption)
     report.provenance?.run = run
@@ -248,10 +257,12 @@ struct Convert: ParsableCommand {
 
   /// The windows to calibrate on. A text that the model writes itself is written once, however often a run is taken up.
   private func calibrationWindows(
-    _ model: Model, _ recipe: Recipe, _ folder: OutputFolder?, _ earlier: [JSONValue], _ interruption: Interruption
+    _ model: Model, _ recipe: Recipe, _ folder: OutputFolder?, _ earlier: [JSONValue], _ interruption: Interruption,
+    _ display: ProgressDisplay
   ) throws -> CalibrationWindows {
     let text = CalibrationText(
-      model: model, options: recipe.calibration, running: running, memory: memory, interruption: interruption)
+      model: model, options: recipe.calibration, running: running, memory: memory, interruption: interruption,
+      display: display)
     guard let folder else { return try text.windows() }
     let isWritten = recipe.calibration.sources.contains(where: \.isSelfWritten)
     let windows = try isWritten ? folder.remembered("windows", among: earlier, find: text.windows) : text.windows()
@@ -262,7 +273,7 @@ struct Convert: ParsableCommand {
   /// Runs the original model over the text, for what methods that work tile by tile need to know of inputs.
   private func collectStatistics(
     _ model: Model, _ text: CalibrationWindows, _ recipe: Recipe, _ budget: Int, _ spillFolder: FilePath,
-    onProgress: @escaping (Double) -> Bool
+    onProgress: @escaping (WorkProgress) -> Bool
   ) throws -> [String: FeatureStatistics] {
     let options = BlockCalibration.Options(workers: running.workers, memoryLimit: budget, spillFolder: spillFolder)
     let windows = text.windows.map { Array(text.tokens[$0]) }

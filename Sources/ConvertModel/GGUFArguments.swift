@@ -29,7 +29,7 @@ struct GGUFArguments: ParsableArguments {
   /// Plans and writes the file.
   func run(
     source: String, output: String, overwrite: Bool, durable: Bool, resumption: ResumptionArguments, dryRun: Bool,
-    running: RunningArguments
+    running: RunningArguments, progress: ProgressArguments
   ) throws {
     let opened = try OpenedWeights(FilePath(source))
     var options = GGUFConversion.Options(mix: type ?? .q4KM)
@@ -48,7 +48,7 @@ struct GGUFArguments: ParsableArguments {
       return
     }
     let interruption = Interruption()
-    let display = ProgressDisplay(verb: "Converting")
+    let display = ProgressDisplay(progress, verb: "Converting")
     defer { display.finish() }
     let file = try OutputFile(
       FilePath(output), source: FilePath(source), overwrite: overwrite, durable: durable)

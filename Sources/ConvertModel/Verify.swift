@@ -12,11 +12,12 @@ struct Verify: ParsableCommand {
   var path: String
 
   @OptionGroup(title: "Running") var running: RunningArguments
+  @OptionGroup(title: "Running") var progress: ProgressArguments
 
   func run() throws {
     try reportingErrors {
       let interruption = Interruption()
-      let display = ProgressDisplay(verb: "Verifying")
+      let display = ProgressDisplay(progress, verb: "Verifying")
       defer { display.finish() }
       let result = try Verification(FilePath(path), workers: running.workers).run { progress in
         display.show(progress)
