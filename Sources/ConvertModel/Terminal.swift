@@ -23,6 +23,8 @@ enum Exit {
 
 /// Runs a command; an error becomes one line on standard error and its exit code.
 func reportingErrors(_ body: () throws -> Void) throws {
+  // Where files may not grow, a write then fails and is reported, instead of ending the program.
+  signal(SIGXFSZ, SIG_IGN)
   do {
     try body()
   } catch let error as CheckpointError {
@@ -80,16 +82,18 @@ private func exitCode(of error: ConversionError) -> ExitCode {
   }
 }
 
+/// Prints one line, whatever names and values of a file are in it.
 func printError(_ text: String) {
-  FileHandle.standardError.write(Data("convert-model: error: \(text)\n".utf8))
+  FileHandle.standardError.write(Data("convert-model: error: \(text.printable)\n".utf8))
 }
 
 func printNote(_ text: String) {
-  FileHandle.standardError.write(Data("convert-model: \(text)\n".utf8))
+  FileHandle.standardError.write(Data("convert-model: \(text.printable)\n".utf8))
 }
 
+/// Prints one line, as for errors.
 func printWarning(_ text: String) {
-  FileHandle.standardError.write(Data("convert-model: warning: \(text)\n".utf8))
+  FileHandle.standardError.write(Data("convert-model: warning: \(text.printable)\n".utf8))
 }
 
 /// A file that cannot serve as what it was given for.

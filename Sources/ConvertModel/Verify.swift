@@ -1,6 +1,7 @@
 import ArgumentParser
 import Checkpoints
 import Conversion
+import Packing
 import SystemPackage
 
 struct Verify: ParsableCommand {
@@ -10,6 +11,9 @@ struct Verify: ParsableCommand {
 
   @Argument(help: "A folder written by convert-model.")
   var path: String
+
+  @Flag(help: "Also decode every weight, and compare the codes with the sums that were taken before they were packed.")
+  var deep = false
 
   @OptionGroup(title: "Running") var running: RunningArguments
   @OptionGroup(title: "Running") var progress: ProgressArguments
@@ -23,20 +27,32 @@ struct Verify: ParsableCommand {
         display.show(progress)
         return !interruption.isRequested
       }
+      var findings: [DecodedCheck.Finding] = []
+      // What has no hashes is decoded anyhow.
+      if deep, PackedCheckpoint.isPacked(FilePath(path)) {
+        findings = try DecodedCheck(FilePath(path), workers: running.workers).run { progress in
+          display.show(progress)
+          return !interruption.isRequested
+        }
+      }
       display.finish()
       if running.json {
+        let wrong = findings.map { ["tensor": .string($0.tensor), "problem": .string($0.problem)] as JSONValue }
         let json: JSONValue = [
           "path": .string(path), "tensors": .integer(result.tensorCount),
-          "damaged": .array(result.damaged.map { .string($0) }),
+          "damaged": .array(result.damaged.map { .string($0) }), "wrong": deep ? .array(wrong) : .null,
         ]
         print(json.text(indent: 2))
-      } else if result.damaged.isEmpty {
-        print("\(path): all \(result.tensorCount) stored tensors are as written")
+      } else if result.damaged.isEmpty, findings.isEmpty {
+        print("\(path): all \(result.tensorCount) stored tensors are as written\(deep ? ", and decode to it" : "")")
       }
       for name in result.damaged where !running.json {
         printError("\(path): tensor '\(name.printable)': its bytes are not those that were written; convert again")
       }
-      if !result.damaged.isEmpty { throw Exit.data }
+      for finding in findings where !running.json {
+        printError("\(path): tensor '\(finding.tensor.printable)': \(finding.problem); convert again")
+      }
+      if !result.damaged.isEmpty || !findings.isEmpty { throw Exit.data }
     }
   }
 }

@@ -13,7 +13,7 @@ import Testing
 
   init() throws { folder = try TemporaryFolder() }
 
-  private static func run(_ arguments: [String]) async throws -> Outcome {
+  static func run(_ arguments: [String]) async throws -> Outcome {
     try await ConvertModelProgram.run(arguments)
   }
 
