@@ -50,6 +50,16 @@ struct CalibrationText {
     return windows
   }
 
+  /// Runs the model over windows, for the statistics of every layer's inputs.
+  /// - Parameter onProgress: the share that is done; false stops the work.
+  func gather(_ text: CalibrationWindows, onProgress: @escaping (Double) -> Bool) throws -> Evidence {
+    try BlockCalibration(
+      model, windows: text.windows.map { Array(text.tokens[$0]) }, heldOut: [],
+      BlockCalibration.Options(
+        workers: running.workers, memoryLimit: memory.limit / 2, spillFolder: memory.spillFolder)
+    ).collect(EvidenceOptions(threshold: options.outlierThreshold), onProgress: onProgress)
+  }
+
   private func selfWritten(_ count: Int, length: Int, _ tokenizer: Tokenizer) throws -> [[Int32]] {
     let ends = try model.endTokens()
     let first = tokenizer.encode("", addSpecialTokens: true).first ?? ends.min()

@@ -40,8 +40,9 @@ struct Convert: ParsableCommand {
         The output head too, and one kind of layer in 8 bits:
           convert-model SOURCE -o OUT --include lm_head.weight \\
             --override '*.down_proj.weight: method=absmax, bits=8'
-        A file for llama.cpp:
+        A file for llama.cpp; the same by what a text says of the importance of columns:
           convert-model SOURCE -o OUT.gguf --type Q4_K_M
+          convert-model SOURCE -o OUT.gguf --type Q4_K_M --calibration text.txt
       """)
 
   @Argument(help: "A model folder, a .safetensors file, or a model.safetensors.index.json.")
@@ -55,9 +56,9 @@ struct Convert: ParsableCommand {
   @Option(
     help: ArgumentHelp(
       "Write the layout of a runtime instead of the packed format.",
-      discussion: RuntimeLayout.allCases.map { "\($0.rawValue): \($0.summary)" }.joined(separator: "\n"),
+      discussion: OutputLayout.allCases.map { "\($0.rawValue): \($0.summary)" }.joined(separator: "\n"),
       valueName: "layout"))
-  var layout: RuntimeLayout?
+  var layout: OutputLayout?
 
   @OptionGroup(title: "Choice of tensors") var choice: ChoiceArguments
 
@@ -77,11 +78,37 @@ struct Convert: ParsableCommand {
   @OptionGroup(title: "Running") var running: RunningArguments
   @OptionGroup(title: "Running") var memory: MemoryArguments
 
+  private var writesGGUF: Bool { layout == .gguf || gguf.isAsked(for: output) }
+
+  func validate() throws {
+    guard writesGGUF else {
+      if gguf.imatrix != nil {
+        throw ValidationError("--imatrix is for GGUF files; for a folder give --evidence, which 'calibrate' writes")
+      }
+      return
+    }
+    if let layout, layout != .gguf {
+      throw ValidationError(
+        "--layout \(layout.rawValue) writes a folder, but \(output) or --type asks for a GGUF file: leave out one")
+    }
+    if scheme.options != SchemeOptions() || !choice.include.isEmpty || !choice.exclude.isEmpty
+      || !choice.override.isEmpty || calibration.scaling != nil
+    {
+      throw ValidationError(
+        "methods, bits, groups, scalings and choices of tensors are for folders: the weights of a GGUF file get their"
+          + " types by --type, such as Q4_K_M")
+    }
+    if [gguf.imatrix, calibration.evidence, calibration.text.calibration].count(where: { $0 != nil }) > 1 {
+      throw ValidationError("--imatrix, --evidence and --calibration: give one of them")
+    }
+  }
+
   func run() throws {
     try reportingErrors {
-      if gguf.isAsked(for: output) {
+      if writesGGUF {
         return try gguf.run(
-          source: source, output: output, overwrite: overwrite, durable: durable, dryRun: dryRun, running: running)
+          source: source, output: output, gathered: try gatherImportance(), overwrite: overwrite, durable: durable,
+          dryRun: dryRun, running: running)
       }
       var recipe = try makeRecipe()
       let checkpoint = try Checkpoint(FilePath(source))
@@ -103,12 +130,14 @@ struct Convert: ParsableCommand {
           statistics = try evidence.columnStatistics(workers: running.workers)
         } else {
           let model = try Plan.model(of: checkpoint, recipe)
-          let text = try calibrationText(model, recipe, interruption).windows()
-          statistics = try collectStatistics(model, text, recipe) { share in
-            calibrating.show(share: share, of: text.tokenCount, "tokens")
+          let text = calibrationText(model, recipe, interruption)
+          let cut = try text.windows()
+          // What methods that work tile by tile need to know of inputs.
+          statistics = try text.gather(cut) { share in
+            calibrating.show(share: share, of: cut.tokenCount, "tokens")
             return !interruption.isRequested
-          }
-          windows = text
+          }.columnStatistics
+          windows = cut
         }
         calibrating.finish()
       }
@@ -166,22 +195,45 @@ struct Convert: ParsableCommand {
       model: model, options: recipe.calibration, running: running, memory: memory, interruption: interruption)
   }
 
-  /// Runs the original model over the text, for what methods that work tile by tile need to know of inputs.
-  private func collectStatistics(
-    _ model: Model, _ text: CalibrationWindows, _ recipe: Recipe, onProgress: @escaping (Double) -> Bool
-  ) throws -> [String: FeatureStatistics] {
-    let options = BlockCalibration.Options(
-      workers: running.workers, memoryLimit: memory.limit / 2, spillFolder: memory.spillFolder)
-    let windows = text.windows.map { Array(text.tokens[$0]) }
-    return try BlockCalibration(model, windows: windows, heldOut: [], options)
-      .collect(EvidenceOptions(threshold: recipe.calibration.outlierThreshold), onProgress: onProgress)
-      .columnStatistics
+  /// How much the columns of weights matter, by evidence or by a text; nil where neither is given.
+  private func gatherImportance() throws -> (ImportanceMatrix, String)? {
+    if let path = calibration.evidence {
+      let checkpoint = try Checkpoint(FilePath(source))
+      let evidence = try openEvidence(path, for: checkpoint)
+      let inputs = try evidence.inputs.indices.map {
+        try evidence.evidence(ofInput: $0, withHessian: false, workers: running.workers)
+      }
+      let name = FilePath(path).lastComponent?.string ?? path
+      return (
+        try ImportanceMatrix(inputs, of: checkpoint, configuration: checkpoint.configuration, datasets: [name]), name
+      )
+    }
+    guard let texts = calibration.text.calibration else { return nil }
+    let opened = try OpenedWeights(FilePath(source))
+    let model = try Model(opened.source, configuration: opened.configuration)
+    let interruption = Interruption()
+    let display = ProgressDisplay(verb: "Calibrating")
+    defer { display.finish() }
+    var options = CalibrationOptions()
+    try calibration.text.set(&options)
+    options.heldOut = 0
+    let text = CalibrationText(
+      model: model, options: options, running: running, memory: memory, interruption: interruption)
+    let windows = try text.windows()
+    let evidence = try text.gather(windows) { share in
+      display.show(share: share, of: windows.tokenCount, "tokens")
+      return !interruption.isRequested
+    }
+    var matrix = try ImportanceMatrix(
+      evidence.inputs, of: opened.source, configuration: opened.configuration, datasets: [texts])
+    matrix.chunkCount = windows.windows.count
+    return (matrix, texts)
   }
 
   private func makeRecipe() throws -> Recipe {
     var recipe = Recipe()
     recipe.options = scheme.options
-    recipe.layout = layout
+    recipe.layout = layout?.runtime
     recipe.include = choice.include
     recipe.exclude = choice.exclude
     recipe.overrides = choice.override
@@ -196,9 +248,9 @@ struct Convert: ParsableCommand {
       throw ValidationError("--scaling none: awq is a scaling; take zero-point or absmax for plain rounding")
     }
     do {
-      _ = try recipe.options.fitted(to: layout).scheme()
+      _ = try recipe.options.fitted(to: recipe.layout).scheme()
       for override in recipe.overrides {
-        _ = try recipe.options.changed(by: override.options).fitted(to: layout).scheme()
+        _ = try recipe.options.changed(by: override.options).fitted(to: recipe.layout).scheme()
       }
       if calibration.text.calibration != nil || calibration.evidence != nil { try recipe.weighScales() }
     } catch {
@@ -208,4 +260,21 @@ struct Convert: ParsableCommand {
   }
 }
 
-extension RuntimeLayout: ExpressibleByArgument {}
+/// What is written instead of our own format: a folder in a runtime's layout, or a GGUF file.
+enum OutputLayout: ExpressibleByArgument, Hashable {
+  case runtime(RuntimeLayout)
+  case gguf
+
+  static let allCases = RuntimeLayout.allCases.map { OutputLayout.runtime($0) } + [.gguf]
+
+  init?(argument: String) {
+    guard let found = Self.allCases.first(where: { $0.rawValue == argument }) else { return nil }
+    self = found
+  }
+
+  static var allValueStrings: [String] { allCases.map(\.rawValue) }
+
+  var runtime: RuntimeLayout? { if case .runtime(let layout) = self { layout } else { nil } }
+  var rawValue: String { runtime?.rawValue ?? "gguf" }
+  var summary: String { runtime?.summary ?? "a file for llama.cpp, whatever OUTPUT is named; --type chooses its types" }
+}

@@ -41,7 +41,23 @@ package final class OutputFile: Sendable {
     }
   }
 
-  deinit { try? descriptor.close() }
+  /// What was not put in its place goes.
+  deinit {
+    try? descriptor.close()
+    abandon()
+  }
+
+  /// Writes the whole file and puts it in its place; it is removed on an error.
+  package func finish(_ bytes: [UInt8]) throws(ConversionError) {
+    do throws(ConversionError) {
+      try allocate(bytes.count)
+      try write(bytes, count: bytes.count, at: 0)
+      try commit()
+    } catch {
+      abandon()
+      throw error
+    }
+  }
 
   /// Gives the file its size, and its room where the system can.
   func allocate(_ count: Int) throws(ConversionError) {
