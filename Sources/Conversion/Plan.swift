@@ -224,8 +224,7 @@ package struct Plan: Sendable {
     let metadata: OrderedDictionary<String, String> =
       switch runtime {
       case nil: ["format": "pt", "quantization_manifest": .init(PackedManifest.fileName)]
-      case .mlx?: ["format": "mlx"]
-      default: ["format": "pt"]
+      case let runtime?: ["format": runtime.isMLX ? "mlx" : "pt"]
       }
     return source.files.enumerated().map { index, file in
       var specifications = tensors.filter { $0.source.fileIndex == index }.flatMap { $0.members.map(\.specification) }
