@@ -157,7 +157,11 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(
       name: "ReportsTests",
-      dependencies: ["Checkpoints", "Kernels", "Quantization", "Reports", "TestSupport"], swiftSettings: settings),
+      dependencies: [
+        "Checkpoints", "Kernels", "Quantization", "Reports", "TestSupport",
+        .product(name: "OrderedCollections", package: "swift-collections"),
+      ],
+      swiftSettings: settings),
     .testTarget(
       name: "EvaluationTests",
       dependencies: [

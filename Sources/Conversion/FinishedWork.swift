@@ -96,7 +96,8 @@ struct FinishedWork: Sendable {
     }
     let list = items
     let found = Mutex([Bool](repeating: false, count: list.count))
-    let progress = ProgressCounter(total: list.reduce(0) { $0 + $1.member.byteCount }, report: onProgress)
+    let progress = ProgressCounter(
+      total: list.reduce(0) { $0 + $1.member.byteCount }, stage: "checking", report: onProgress)
     try runParallel(count: list.count, workers: workers, makeState: { [UInt8]() }) { index, buffer in
       let item = list[index]
       let range = item.offset..<item.offset + item.member.byteCount
