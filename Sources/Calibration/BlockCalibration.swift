@@ -89,7 +89,7 @@ package struct BlockCalibration {
   }
 
   /// Tokens that go through a step together.
-  private static let groupTokens = 4096
+  package static let groupTokens = 4096
 
   /// Windows that go through the steps together, and their rows in the states.
   struct Group {
@@ -114,9 +114,8 @@ package struct BlockCalibration {
         pending = []
       }
       for window in part where !window.isEmpty {
-        // The held-out windows are one group: their inputs are kept while a layer is worked on.
         let count = pending.reduce(0) { $0 + $1.count }
-        if !isHeldOut, count > 0, count + window.count > Self.groupTokens { close() }
+        if count > 0, count + window.count > Self.groupTokens { close() }
         pending.append(window)
       }
       close()
@@ -452,7 +451,11 @@ package struct BlockCalibration {
       let loaded = layer(quantized.weights)
       var hessian = Hessian(dimension: width)
       let target = original.map { _ in OutputTarget(inputs: width, outputs: meetsStream ? projection.outputs : nil) }
-      var heldOut: HeldOutInputs?
+      let heldOut = HeldOutCollection(
+        tokens: groups.indices.reduce(0) {
+          $0 + (groups[$1].isHeldOut ? chosen?[$1].count ?? groups[$1].rows.count : 0)
+        },
+        width: width, otherWidth: original == nil ? nil : meetsStream ? projection.outputs : width, pool)
       for (index, group) in groups.enumerated() {
         let count = chosen?[index].count ?? group.rows.count
         guard count > 0 else { continue }
@@ -466,9 +469,11 @@ package struct BlockCalibration {
           let bounds = group.batch.sequences.map { range in
             chosen.map { $0[index].count { $0 < range.lowerBound } } ?? range.lowerBound
           }
-          let aim = try meetsStream ? original.map { try streamAim(of: $0, group, bias: loaded.bias) } : nil
-          heldOut = HeldOutInputs(
-            inputs: x, originals: try aim == nil ? original.map(filled) : nil, aim: aim, bounds: bounds + [count])
+          let other = try original.map { original in
+            try meetsStream ? streamAim(of: original, group, bias: loaded.bias) : filled(original)
+          }
+          heldOut.add(x, other, bounds: bounds)
+          pool.give([x, other].compactMap(\.self))
           continue
         }
         do {
@@ -489,8 +494,9 @@ package struct BlockCalibration {
         }
         pool.give(x)
       }
-      try handOut(projection, loaded, hessian, target, heldOut, scalings, routedTokens: routed)
-      if let heldOut { pool.give([heldOut.inputs, heldOut.originals, heldOut.aim].compactMap(\.self)) }
+      try handOut(
+        projection, loaded, hessian, target, heldOut.inputs(isAim: meetsStream), scalings, routedTokens: routed)
+      heldOut.free()
     }
 
     /// What a layer should give, without its bias, for the stream to become that of the original model.

@@ -26,28 +26,45 @@ package struct HeldOutErrors: Hashable, Codable, Sendable {
     _ weight: Matrix, goal: Matrix? = nil, _ quantized: AffineWeight, plain: Matrix, _ heldOut: HeldOutInputs,
     workers: Int
   ) {
-    let wanted = heldOut.aim ?? Matrix(rows: heldOut.inputs.rows, columns: weight.rows)
-    if heldOut.aim == nil {
-      multiply(heldOut.originals ?? heldOut.inputs, transposed: weight, into: wanted, workers: workers)
-    }
-    let signal = Self.windowSquares(wanted, heldOut.bounds)
     let decoded = Matrix(rows: weight.rows, columns: weight.columns)
     quantized.decode(into: decoded, workers: workers)
-    func errors(_ decoded: Matrix, of wanted: Matrix?) -> [Double] {
-      let found = Matrix(rows: heldOut.inputs.rows, columns: weight.rows)
-      multiply(heldOut.inputs, transposed: decoded, into: found, workers: workers)
-      if let wanted { subtract(wanted, from: found, workers: workers) }
-      return Self.windowSquares(found, heldOut.bounds)
+    // Window by window: outputs can be many times wider than inputs.
+    let windows = zip(heldOut.bounds, heldOut.bounds.dropFirst()).map { $0..<$1 }
+    let longest = windows.map(\.count).max() ?? 0
+    let wanted = Matrix(rows: longest, columns: weight.rows)
+    let found = Matrix(rows: longest, columns: weight.rows)
+    var (total, own, other) = (0.0, [Double](), [Double]())
+    for window in windows where !window.isEmpty {
+      let inputs = Matrix(sharing: heldOut.inputs, rows: window)
+      let aim = heldOut.aim.map { Matrix(sharing: $0, rows: window) } ?? wanted
+      if heldOut.aim == nil {
+        wanted.use(rows: window.count)
+        let originals = heldOut.originals.map { Matrix(sharing: $0, rows: window) } ?? inputs
+        multiply(originals, transposed: weight, into: wanted, workers: workers)
+      }
+      total += Self.squares(aim)
+      func error(_ weight: Matrix) -> Double {
+        found.use(rows: window.count)
+        multiply(inputs, transposed: weight, into: found, workers: workers)
+        subtract(aim, from: found, workers: workers)
+        return Self.squares(found)
+      }
+      own.append(error(decoded))
+      other.append(error(plain))
     }
-    let own = errors(decoded, of: wanted)
-    let other = errors(plain, of: wanted)
-    let total = signal.reduce(0, +)
     let (ownTotal, otherTotal) = (own.reduce(0, +), other.reduce(0, +))
     error = total > 0 ? (ownTotal / total).squareRoot() : 0
     plainError = total > 0 ? (otherTotal / total).squareRoot() : 0
     if heldOut.aim != nil || heldOut.originals != nil {
+      // In the place of the decoded weight, which is not needed any more.
       subtract(goal ?? weight, from: decoded, workers: workers)
-      roundingError = total > 0 ? (errors(decoded, of: nil).reduce(0, +) / total).squareRoot() : 0
+      var rounding = 0.0
+      for window in windows where !window.isEmpty {
+        found.use(rows: window.count)
+        multiply(Matrix(sharing: heldOut.inputs, rows: window), transposed: decoded, into: found, workers: workers)
+        rounding += Self.squares(found)
+      }
+      roundingError = total > 0 ? (rounding / total).squareRoot() : 0
     } else {
       roundingError = error
     }
@@ -63,10 +80,7 @@ package struct HeldOutErrors: Hashable, Codable, Sendable {
     ratioMargin = ratio > 0 ? 1.96 * deviation / (2 * ratio.squareRoot()) : 0
   }
 
-  /// The sum of squares of each window's rows.
-  private static func windowSquares(_ outputs: Matrix, _ bounds: [Int]) -> [Double] {
-    zip(bounds, bounds.dropFirst()).map { start, end in
-      (start..<end).reduce(0) { $0 + sumOfSquares(outputs, row: $1) }
-    }
+  private static func squares(_ outputs: Matrix) -> Double {
+    (0..<outputs.rows).reduce(0) { $0 + sumOfSquares(outputs, row: $1) }
   }
 }

@@ -80,7 +80,7 @@ struct CalibratedLayers {
       model, windows: windows.windows.map { Array(windows.tokens[$0]) },
       heldOut: windows.heldOut.map { Array(windows.tokens[$0]) },
       BlockCalibration.Options(
-        workers: workers, memoryLimit: resources.memoryLimit / 2, spillFolder: resources.spillFolder,
+        workers: workers, memoryLimit: resources.activationMemory, spillFolder: resources.spillFolder,
         usesOriginalInputs: options.usesOriginalInputs && !plan.recipe.needsLearning,
         runsOriginal: correction != OutputCorrection.none || plan.recipe.needsLearning,
         correctsStream: correction == .layer))
@@ -190,13 +190,13 @@ extension QuantizedTile {
 
 /// What a conversion that runs the model may use.
 package struct RunResources: Sendable {
-  /// Bytes of memory.
-  package var memoryLimit: Int
-  /// Where activations go beyond half of it.
+  /// Bytes of activations to keep in memory.
+  package var activationMemory: Int
+  /// Where others go.
   package var spillFolder: FilePath
 
-  package init(memoryLimit: Int, spillFolder: FilePath) {
-    self.memoryLimit = memoryLimit
+  package init(activationMemory: Int, spillFolder: FilePath) {
+    self.activationMemory = activationMemory
     self.spillFolder = spillFolder
   }
 }

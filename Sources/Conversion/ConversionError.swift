@@ -22,6 +22,7 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
   case noStatistics(String)
   case foldedOverflow(tensor: String, value: String)
   case needsModel(method: String, reason: String)
+  case tooLittleMemory(limit: String, needed: String, parts: [String])
   case tooLargeToDistill(weights: Int, needed: Int, limit: Int)
   case nothingToQuantize(String)
   /// What a runtime's layout cannot hold.
@@ -41,7 +42,9 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
       "\(path): another process is writing it; wait for that to end, stop it, or choose another output"
     case .otherConversion(let path, let kept, let differences):
       "\(path): an interrupted conversion in \(kept) was another one; pass --restart to discard what it has done, or go"
-        + " on with it by its own command. What differs:\n  \(differences.joined(separator: "\n  "))"
+        + " on with it by its own command. What differs:"
+        + differences.prefix(8).map { "\n  \($0)" }.joined()
+        + (differences.count > 8 ? "\n  and \(differences.count - 8) more" : "")
     case .cannotCreate(let path, let why): "\(path): cannot be created: \(why)"
     case .writeFailed(let path, let why): "\(path): writing failed: \(why)"
     case .alreadyPacked(let path):
@@ -76,6 +79,10 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
       "\(method) runs the model, which cannot be done: \(reason). Methods that need no activations: absmax, zero-point,"
         + " nf4, fp4, hqq"
     case .layout(let error): error.description
+    case .tooLittleMemory(let limit, let needed, let parts):
+      "--max-memory: \(limit) cannot hold this conversion, which may take \(needed):\n  "
+        + "\(parts.joined(separator: "\n  "))\nRaise it, or take a method that needs less: absmax, zero-point, nf4 and hqq work"
+        + " tile by tile"
     case .tooLargeToDistill(let weights, let needed, let limit):
       "--distill keeps all \(weights) learned weights in memory, with their gradients: \(needed) bytes, of \(limit) that"
         + " may be used; leave it out, or raise --max-memory if there is more"

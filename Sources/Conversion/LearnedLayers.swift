@@ -42,7 +42,7 @@ extension CalibratedLayers {
     var curvatures: [LinearDescription: OutputCurvature] = [:]
     if options.coupledSweeps > 0, milestones.map({ $0.first < model.description.blocks.count }) ?? true {
       curvatures = try PredictionCurvature(
-        model, windows: tokens(windows.windows), memoryLimit: resources.memoryLimit / 2,
+        model, windows: tokens(windows.windows), memoryLimit: resources.activationMemory,
         spillFolder: resources.spillFolder, workers: workers
       ).run(isWanted: isLearned) { onProgress(early * $0) }
     }
@@ -79,7 +79,7 @@ extension CalibratedLayers {
     if options.distillation > 0 {
       let distillation = Distillation(
         options.method(iterations: options.distillation), model, windows: tokens(windows.windows),
-        heldOut: tokens(windows.heldOut), memoryLimit: resources.memoryLimit / 2, spillFolder: resources.spillFolder,
+        heldOut: tokens(windows.heldOut), memoryLimit: resources.activationMemory, spillFolder: resources.spillFolder,
         workers: workers)
       let outcome = try distillation.run(blocks) { share in
         guard onProgress(1 - late + late * share) else { throw CancellationError() }
@@ -116,8 +116,8 @@ extension CalibratedLayers {
     guard plan.recipe.calibration.learning.distillation > 0 else { return }
     let weights = wanted.values.reduce(0) { $0 + $1.tensor.source.entry.elementCount }
     let needed = weights * Distillation.bytesPerWeight
-    guard needed <= resources.memoryLimit else {
-      throw .tooLargeToDistill(weights: weights, needed: needed, limit: resources.memoryLimit)
+    guard needed <= resources.activationMemory else {
+      throw .tooLargeToDistill(weights: weights, needed: needed, limit: resources.activationMemory)
     }
   }
 }

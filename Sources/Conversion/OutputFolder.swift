@@ -89,6 +89,9 @@ package final class OutputFolder: Sendable {
   /// Nil where the run cannot be taken up.
   var journal: Journal? { run.withLock { $0?.journal } }
 
+  /// For files of the run that are no part of the output.
+  package var scratch: FilePath { staging.folder }
+
   /// A file of the run that is no part of the output.
   func temporary(_ name: String) -> FilePath { staging.folder.appending(name) }
 

@@ -50,7 +50,7 @@ struct SplitLayers {
     let walk = BlockCalibration(
       model, windows: [], heldOut: heldOut,
       BlockCalibration.Options(
-        workers: workers, memoryLimit: resources.memoryLimit / 2, spillFolder: resources.spillFolder))
+        workers: workers, memoryLimit: resources.activationMemory, spillFolder: resources.spillFolder))
     try walk.run(isWanted: { wanted[$0.weight] != nil }, onProgress: onProgress) { problem in
       guard let (scheme, outliers) = wanted[problem.linear.weight] else { return }
       var expert: Int?

@@ -157,9 +157,11 @@ struct Convert: ParsableCommand {
         statistics = try evidence.columnStatistics(workers: running.workers)
       } else {
         let model = try Plan.model(of: checkpoint, recipe)
+        let budget = try MemoryPlan(observing: model, of: checkpoint, recipe, workers: running.workers)
+          .activationBudget(within: memory.limit)
         let text = try calibrationWindows(model, recipe, folder, earlier, interruption)
         func collect() throws -> [String: FeatureStatistics] {
-          try collectStatistics(model, text, recipe) { share in
+          try collectStatistics(model, text, recipe, budget, spillFolder(folder)) { share in
             calibrating.show(share: share, of: text.tokenCount, "tokens")
             return !interruption.isRequested
           }
@@ -176,19 +178,21 @@ struct Convert: ParsableCommand {
         "\(evidence.place.printable): says nothing of \(plan.withoutEvidence.count) tensors, such as"
           + " '\(first.printable)': they are rounded to nearest")
     }
-    let summary = PlanSummary(plan, toolVersion: toolVersion)
+    let memoryPlan = MemoryPlan(plan, workers: running.workers)
+    let summary = PlanSummary(plan, toolVersion: toolVersion, memory: memoryPlan)
     if dryRun {
       print(running.json ? summary.json.text(indent: 2) : summary.text)
       return
     }
     guard let folder else { return }
+    let activationMemory = try memoryPlan.activationBudget(within: memory.limit)
     let started = ContinuousClock.now
     if windows == nil {
       windows = try plan.model.map { try calibrationWindows($0, recipe, folder, earlier, interruption) }
     }
     let converter = Converter(
       plan: plan, toolVersion: toolVersion, workers: running.workers, windows: windows,
-      resources: RunResources(memoryLimit: memory.limit, spillFolder: memory.spillFolder))
+      resources: RunResources(activationMemory: activationMemory, spillFolder: spillFolder(folder)))
     let tokenCount = windows?.tokenCount ?? 0
     var splits: SplitSummary?
     let outcomes = try converter.run(
@@ -234,6 +238,11 @@ struct Convert: ParsableCommand {
     return report
   }
 
+  /// Where activations go: beside what is written, unless another folder was named.
+  private func spillFolder(_ output: OutputFolder?) -> FilePath {
+    memory.temporaryFolder == nil ? output?.scratch ?? memory.spillFolder : memory.spillFolder
+  }
+
   /// The windows to calibrate on. A text that the model writes itself is written once, however often a run is taken up.
   private func calibrationWindows(
     _ model: Model, _ recipe: Recipe, _ folder: OutputFolder?, _ earlier: [JSONValue], _ interruption: Interruption
@@ -249,10 +258,10 @@ struct Convert: ParsableCommand {
 
   /// Runs the original model over the text, for what methods that work tile by tile need to know of inputs.
   private func collectStatistics(
-    _ model: Model, _ text: CalibrationWindows, _ recipe: Recipe, onProgress: @escaping (Double) -> Bool
+    _ model: Model, _ text: CalibrationWindows, _ recipe: Recipe, _ budget: Int, _ spillFolder: FilePath,
+    onProgress: @escaping (Double) -> Bool
   ) throws -> [String: FeatureStatistics] {
-    let options = BlockCalibration.Options(
-      workers: running.workers, memoryLimit: memory.limit / 2, spillFolder: memory.spillFolder)
+    let options = BlockCalibration.Options(workers: running.workers, memoryLimit: budget, spillFolder: spillFolder)
     let windows = text.windows.map { Array(text.tokens[$0]) }
     return try BlockCalibration(model, windows: windows, heldOut: [], options)
       .collect(EvidenceOptions(threshold: recipe.calibration.outlierThreshold), onProgress: onProgress)

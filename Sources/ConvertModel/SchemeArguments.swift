@@ -337,12 +337,14 @@ struct RunningArguments: ParsableArguments {
 struct MemoryArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "Memory to use, such as 8G or 500M: activations beyond half of it go to a file. (default: 60 % of the machine's)",
+      "Memory to use at most, such as 8G or 500M; activations that it does not hold go to a file. (default: 60 % of the machine's)",
       valueName: "size"))
   var maxMemory: ByteCount?
 
   @Option(
-    help: ArgumentHelp("Where that file is made. (default: the system's folder for such files)", valueName: "folder"))
+    help: ArgumentHelp(
+      "Where that file is made. (default: beside the output, or the system's folder for such files)",
+      valueName: "folder"))
   var temporaryFolder: String?
 
   var limit: Int { maxMemory?.count ?? Int(Double(ProcessInfo.processInfo.physicalMemory) * 0.6) }

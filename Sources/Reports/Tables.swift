@@ -22,8 +22,8 @@ func table(_ columns: [TableColumn], _ rows: [[String]]) -> String {
 }
 
 /// Numbers as people read them; the same in every locale.
-enum Figures {
-  static func bytes(_ count: Int) -> String {
+package enum Figures {
+  package static func bytes(_ count: Int) -> String {
     let value = Double(count)
     return switch count {
     case ..<10_000: "\(count) B"

@@ -88,7 +88,7 @@ import Testing
     }
     try Converter(
       plan: plan, toolVersion: version, workers: 2, windows: windows,
-      resources: RunResources(memoryLimit: 1 << 30, spillFolder: folder.path)
+      resources: RunResources(activationMemory: 1 << 30, spillFolder: folder.path)
     ).run(into: output, goingOnFrom: earlier, onCalibration: { $0 < stop.calibration }) { $0.done < stop.bytes }
   }
 
