@@ -206,6 +206,14 @@ let package = Package(
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: settings),
+    // Also the sources of the fuzzer, which Tests/Fuzz/build makes.
+    .testTarget(
+      name: "Fuzz",
+      dependencies: [
+        "Calibration", "Checkpoints", "Conversion", "Evaluation", "Kernels", "Models", "Packing", "Reports",
+        "TestSupport", "Tokenizers", .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/Fuzz", exclude: ["build", "run"], swiftSettings: settings),
     .testTarget(
       name: "ConvertModelTests",
       dependencies: [

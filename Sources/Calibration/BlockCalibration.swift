@@ -131,24 +131,29 @@ package struct BlockCalibration {
   /// - Parameters:
   ///   - isWanted: whether a layer is to be quantized; the others run as they are.
   ///   - scaling: what is to be scaled before; nil: nothing.
-  ///   - onProgress: the share of the blocks' steps that are done; returns false to stop.
+  ///   - onProgress: how far it is; returns false to stop.
+  ///   - learned: tokens that `finish` sees in a block, in all of its steps: what its progress is weighed by.
   ///   - finish: called for each block in turn, where the original model runs along.
   package func run(
     isWanted: @escaping (LinearDescription) -> Bool, scaling: ScalingRequest? = nil,
-    onProgress: @escaping (Double) -> Bool, milestones: Milestones? = nil, finish: Finisher? = nil,
-    quantize: @escaping Quantizer
+    onProgress: @escaping (WorkProgress) -> Bool, milestones: Milestones? = nil, learned: Double = 0,
+    finish: Finisher? = nil, quantize: @escaping Quantizer
   ) throws {
     try walk(
-      isWanted: isWanted, onProgress: onProgress, .quantize(quantize, scaling), milestones: milestones, finish: finish)
+      isWanted: isWanted, onProgress: onProgress, .quantize(quantize, scaling), milestones: milestones,
+      learned: learned, finish: finish)
   }
 
   func walk(
-    isWanted: @escaping (LinearDescription) -> Bool, onProgress: @escaping (Double) -> Bool, _ purpose: Purpose,
-    milestones: Milestones? = nil, finish: Finisher? = nil
+    isWanted: @escaping (LinearDescription) -> Bool, onProgress: @escaping (WorkProgress) -> Bool, _ given: Purpose,
+    milestones: Milestones? = nil, learned: Double = 0, finish: Finisher? = nil
   ) throws {
     let description = forward.model.description
     let firstBlock = milestones?.first ?? 0
     guard firstBlock < description.blocks.count else { return }
+    let meter = CalibrationMeter(
+      description.blocks, from: firstBlock, costs(isWanted: isWanted, given, learned: learned), report: onProgress)
+    let purpose = Self.metered(given, meter)
     let groups = groups()
     let count = groups.last?.rows.upperBound ?? 0
     let trackCount = options.runsOriginal ? 2 : 1
@@ -166,12 +171,8 @@ package struct BlockCalibration {
     func end(_ block: Int) throws {
       try milestones?.onBlock(block + 1, block + 1 < description.blocks.count ? states : [])
     }
-    // Layers take about a tenth of the time of a block that is worked on as a whole.
-    let layerShare = finish == nil ? 1 : 0.1
     for (index, block) in description.blocks.enumerated().dropFirst(firstBlock) {
-      func report(_ share: Double) throws {
-        guard onProgress((Double(index) + share) / Double(description.blocks.count)) else { throw CancellationError() }
-      }
+      try meter.begin(block: index)
       let inputs = try finish.map { _ in try self.states(tokens: count, width: description.hiddenSize) }
       if let inputs { try copy(states[0], to: inputs, groups) }
       var weights = try states.map { _ in try forward.weights(ofBlock: index) }
@@ -184,6 +185,7 @@ package struct BlockCalibration {
           workers: options.workers, request: scaling, handOut: handOut,
           makeStates: { try self.states(tokens: count, width: $0) }
         ).run(&weights)
+        try meter.set(.scale, share: 1)
         if scaling.handsOut {
           // The layers are quantized already; what is left is to go through the block.
           for group in groups where index + 1 < description.blocks.count {
@@ -193,7 +195,7 @@ package struct BlockCalibration {
           }
           for weights in weights { forward.pool.give(weights.matrices) }
           try end(index)
-          try report(1)
+          try meter.endBlock()
           continue
         }
       }
@@ -208,7 +210,7 @@ package struct BlockCalibration {
         tables: tables[block], pool: forward.pool, options: options, place: forward.model.source.place,
         isWanted: isWanted, purpose: purpose, scalings: scalings,
         makeStates: { try self.states(tokens: count, width: $0) },
-        step: { stage in try report(layerShare * Double(stage) / 5) })
+        meter: meter)
       try run.run()
       if let finish, let inputs, states.count > 1 {
         let problem = BlockTuning.Problem(
@@ -216,7 +218,7 @@ package struct BlockCalibration {
           windows: windowRows(groups, heldOut: false), heldOut: windowRows(groups, heldOut: true),
           tables: tables[block], pool: forward.pool)
         var weights = tracks[0].weights
-        for (place, norm) in try finish(problem, index, { try report(layerShare + (1 - layerShare) * $0) }) {
+        for (place, norm) in try finish(problem, index, { try meter.set(.learn, share: $0) }) {
           weights[place] = norm
         }
         try copy(inputs, to: states[0], groups)
@@ -228,7 +230,37 @@ package struct BlockCalibration {
       }
       for track in tracks { forward.pool.give(track.weights.matrices) }
       try end(index)
+      try meter.endBlock()
     }
+  }
+
+  var blocks: [BlockDescription] { forward.model.description.blocks }
+
+  /// The same with each layer that is handed out told to a meter, before and after.
+  private static func metered(_ purpose: Purpose, _ meter: CalibrationMeter) -> Purpose {
+    guard case .quantize(let quantize, let scaling) = purpose else { return purpose }
+    return .quantize(
+      { problem in
+        try meter.begin(problem.linear)
+        try quantize(problem)
+        try meter.end(problem.linear)
+      }, scaling)
+  }
+
+  func costs(
+    isWanted: @escaping (LinearDescription) -> Bool, _ purpose: Purpose, learned: Double
+  ) -> CalibrationCosts {
+    var (sumsHessians, quantizes, scales, rounds) = (true, true, false, false)
+    switch purpose {
+    case .observe(let evidence, _): (sumsHessians, quantizes) = (evidence.sumsHessians, false)
+    case .quantize(_, let scaling): (scales, rounds) = (scaling != nil, scaling?.handsOut ?? false)
+    }
+    func count(_ windows: [[Int32]]) -> Double { Double(windows.reduce(0) { $0 + $1.count }) }
+    return CalibrationCosts(
+      tokens: count(windows), heldOut: count(heldOut), length: Double((windows + heldOut).map(\.count).max() ?? 1),
+      tracks: options.runsOriginal ? 2 : 1, sumsHessians: sumsHessians, quantizes: quantizes, scales: scales,
+      roundsAfterScaling: rounds,
+      learned: learned, isWanted: isWanted)
   }
 
   private func windowRows(_ groups: [Group], heldOut: Bool) -> [Range<Int>] {
@@ -279,7 +311,7 @@ package struct BlockCalibration {
     let purpose: Purpose
     let scalings: [LinearDescription: LayerScaling]
     let makeStates: (_ width: Int) throws -> HiddenStates
-    let step: (Int) throws -> Void
+    let meter: CalibrationMeter
 
     private var tracks: [Track] { [quantized] + (original.map { [$0] } ?? []) }
     private var width: Int { quantized.states.width }
@@ -288,8 +320,8 @@ package struct BlockCalibration {
       try work(on: block.attention.input, \.attentionInput, width: width) { track, group, x in
         try track.states.read(groups[group].rows) { track.forward.attentionInput($0, into: x) }
       }
-      try step(1)
       for track in tracks { try attend(track) }
+      try meter.add(.run, meter.costs.attend(block))
       // The original goes ahead: what its stream is after a branch is what the quantized layer aims at.
       if let original, !block.isParallel { try addAttention(original) }
       try work(
@@ -300,15 +332,14 @@ package struct BlockCalibration {
           copyColumns(MatrixColumns($0, from: 0), into: x, at: 0, count: x.rows)
         }
       }
-      try step(2)
       if !block.isParallel { try addAttention(quantized) }
+      try meter.add(.run, meter.costs.product(block.attention.output))
       switch block.feedForward {
       case .gated(let input, let output, _): try feedForward(input, output)
       case .plain(let input, let output, _): try feedForward(ProjectionDescription([input]), output)
       case .mixture(let mixture): try self.mixture(mixture)
       }
       if block.isParallel { try tracks.forEach(addAttention) }
-      try step(5)
     }
 
     /// Whether a branch's output is added to the stream as it is, and nothing else is added or done to it.
@@ -339,7 +370,6 @@ package struct BlockCalibration {
       try work(on: input, \.feedForward[0].input, width: width) { track, group, x in
         try track.states.read(groups[group].rows) { track.forward.feedForwardInput($0, into: x) }
       }
-      try step(3)
       // The activations are kept, on disk if need be: computing them twice would cost more.
       let inners = try tracks.map { track in
         let inners = try makeStates(output.inputs)
@@ -350,6 +380,7 @@ package struct BlockCalibration {
         }
         return inners
       }
+      try meter.add(.run, meter.costs.inner(input, output))
       func add(_ track: Track) throws {
         for group in groups {
           let branch = pool.take(rows: group.rows.count, columns: width)
@@ -369,8 +400,8 @@ package struct BlockCalibration {
           copyColumns(MatrixColumns($0, from: 0), into: x, at: 0, count: x.rows)
         }
       }
-      try step(4)
       try add(quantized)
+      try meter.add(.run, meter.costs.product(output))
     }
 
     /// Gives a body what the feed-forward layer reads.
@@ -414,7 +445,6 @@ package struct BlockCalibration {
           pool.give(x)
         }
       }
-      try step(4)
       for track in tracks {
         for (index, group) in groups.enumerated() {
           let branch = pool.take(rows: group.rows.count, columns: width)
@@ -438,12 +468,15 @@ package struct BlockCalibration {
     ) throws {
       let wanted = projection.linears.filter(isWanted)
       guard !wanted.isEmpty else { return }
+      try meter.begin(wanted[0])
+      let share = chosen == nil ? 1 : meter.costs.share(of: block)
       let handOut: LayerHandOut
       switch purpose {
       case .observe(let evidence, let receive):
         let names = wanted.map { EvidencedLayer($0) }
         let input = try observe(names, width: width, rows: chosen, evidence) { try fill(quantized, $0, $1) }
-        return try receive(input)
+        try receive(input)
+        return try meter.add(.gather, meter.costs.gather(projection, share: share))
       case .quantize(let quantize, _):
         handOut = LayerHandOut(
           pool: pool, keepsWeights: options.usesOriginalInputs, isWanted: isWanted, quantize: quantize)
@@ -494,6 +527,7 @@ package struct BlockCalibration {
         }
         pool.give(x)
       }
+      try meter.add(.gather, meter.costs.gather(projection, share: share))
       try handOut(
         projection, loaded, hessian, target, heldOut.inputs(isAim: meetsStream), scalings, routedTokens: routed)
       heldOut.free()

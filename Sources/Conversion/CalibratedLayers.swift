@@ -63,10 +63,11 @@ struct CalibratedLayers {
   /// - Parameters:
   ///   - record: receives what came of the layers.
   ///   - milestones: where a run is taken up; nil: it begins, and cannot be.
-  ///   - onProgress: the share that is done; false stops the work.
+  ///   - onProgress: how far it is; false stops the work.
   ///   - rewrite: receives the values of tensors that are kept, but changed, with their first element.
   func run(
-    into record: CalibrationRecord, milestones: BlockCalibration.Milestones?, onProgress: @escaping (Double) -> Bool,
+    into record: CalibrationRecord, milestones: BlockCalibration.Milestones?,
+    onProgress: @escaping (WorkProgress) -> Bool,
     rewrite: @escaping (_ tensor: Plan.Tensor, _ first: Int, _ values: [Float]) throws -> Void,
     write: @escaping TileWriter
   ) throws {

@@ -1,6 +1,7 @@
 import Checkpoints
 import Packing
 import Quantization
+import Reports
 
 /// Why a conversion could not be done, beyond defects of the checkpoint itself.
 package enum ConversionError: Error, Hashable, CustomStringConvertible {
@@ -23,11 +24,13 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
   case foldedOverflow(tensor: String, value: String)
   case needsModel(method: String, reason: String)
   case tooLittleMemory(limit: String, needed: String, parts: [String])
+  case tooLittleAddressSpace(limit: String, needed: String)
   case tooLargeToDistill(weights: Int, needed: Int, limit: Int)
   case nothingToQuantize(String)
   /// What a runtime's layout cannot hold.
   case layout(LayoutError)
   case noSuchTensor(String, in: String, similar: [String])
+  case noSuchValues(tensor: String, slice: String, shape: [Int])
   case differentTensor(String, packed: String, source: String)
   case sizesDoNotAdd(String, expected: Int, found: Int)
   case cancelled
@@ -83,6 +86,9 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
       "--max-memory: \(limit) cannot hold this conversion, which may take \(needed):\n  "
         + "\(parts.joined(separator: "\n  "))\nRaise it, or take a method that needs less: absmax, zero-point, nf4 and hqq work"
         + " tile by tile"
+    case .tooLittleAddressSpace(let limit, let needed):
+      "the system allows this process \(limit) of addresses (ulimit -v), and it may reserve \(needed), most of which it never"
+        + " touches: raise that limit; --max-memory bounds what is really used"
     case .tooLargeToDistill(let weights, let needed, let limit):
       "--distill keeps all \(weights) learned weights in memory, with their gradients: \(needed) bytes, of \(limit) that"
         + " may be used; leave it out, or raise --max-memory if there is more"
@@ -91,6 +97,9 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
     case .noSuchTensor(let name, let path, let similar):
       "\(path): no tensor '\(name.printable)'"
         + (similar.isEmpty ? "" : "; did you mean \(similar.map { "'\($0.printable)'" }.joined(separator: ", "))?")
+    case .noSuchValues(let tensor, let slice, let shape):
+      "tensor '\(tensor.printable)': its shape is \(shape), of which '\(slice.printable)' is no part of at most"
+        + " \(TensorSlice.limit) values; give a range for each dimension, such as 0:4,0:8"
     case .differentTensor(let name, let packed, let source):
       "tensor '\(name.printable)': packed from \(packed), but the source to compare with has \(source)"
     case .sizesDoNotAdd(let path, let expected, let found):

@@ -1,6 +1,7 @@
 import Calibration
 import Checkpoints
 import Kernels
+import Models
 import OrderedCollections
 import Packing
 import Quantization
@@ -16,6 +17,7 @@ package struct Converter: Sendable {
   /// The tokens to calibrate on, where the plan has something to calibrate.
   private let windows: CalibrationWindows?
   private let resources: RunResources?
+  private let codeSums = CodeSums()
 
   package init(
     plan: Plan, toolVersion: String, workers: Int, windows: CalibrationWindows? = nil, resources: RunResources? = nil
@@ -30,13 +32,13 @@ package struct Converter: Sendable {
   /// Writes the packed folder.
   /// - Parameter earlier: the entries of an interrupted run that is taken up.
   /// - Parameter onProgress: called from any thread, one call at a time; false stops the work.
-  /// - Parameter onCalibration: the share of the calibration that is done; false stops the work as well.
+  /// - Parameter onCalibration: how far the calibration is; false stops the work as well.
   /// - Parameter onSplit: receives what splitting off outlier features did, where the plan has such tensors.
   /// - Returns: what came of each calibrated layer.
   @discardableResult
   package func run(
     into output: OutputFolder, goingOnFrom earlier: [JSONValue] = [],
-    onCalibration: @escaping (Double) -> Bool = { _ in true }, onSplit: (SplitSummary) -> Void = { _ in },
+    onCalibration: @escaping (WorkProgress) -> Bool = { _ in true }, onSplit: (SplitSummary) -> Void = { _ in },
     onProgress: @escaping @Sendable (ByteProgress) -> Bool
   ) throws -> [LayerOutcome] {
     do {
@@ -52,7 +54,7 @@ package struct Converter: Sendable {
   }
 
   private func write(
-    to output: OutputFolder, _ finished: FinishedWork, onCalibration: @escaping (Double) -> Bool,
+    to output: OutputFolder, _ finished: FinishedWork, onCalibration: @escaping (WorkProgress) -> Bool,
     onSplit: (SplitSummary) -> Void, onProgress: @escaping @Sendable (ByteProgress) -> Bool
   ) throws -> [LayerOutcome] {
     let needed = plan.outputByteCount(toolVersion: toolVersion)
@@ -80,7 +82,9 @@ package struct Converter: Sendable {
     if let made = try plan.layoutConfiguration(toolVersion: toolVersion) {
       for (name, text) in made.files { try output.write(fileBytes(text), to: name) }
     } else {
-      let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes)
+      // Tensors that were done before may have been written again, and their codes added.
+      let sums = codeSums.values.merging(finished.codeSums) { $1 }
+      let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes, codeSums: sums)
       try output.write(fileBytes(manifest.json), to: PackedManifest.fileName)
     }
     if let summary = CalibrationSummary(
@@ -101,7 +105,7 @@ package struct Converter: Sendable {
 
   /// The files of the output. Tensors that are done already are not hashed once more if they are written again.
   private func targets(in output: OutputFolder, _ finished: FinishedWork) throws -> [TargetFile] {
-    let log = output.journal.map { TensorLog(plan, $0) }
+    let log = output.journal.map { TensorLog(plan, $0, codeSums) }
     var members = plan.files.map { _ in [TensorSpecification]() }
     for tensor in plan.tensors where !finished.tensors.contains(tensor.source.name) {
       members[tensor.source.fileIndex] += tensor.members.map(\.specification)
@@ -116,7 +120,7 @@ package struct Converter: Sendable {
 
   /// What splitting does to the layers with outlier columns; nil where the plan, or the run, has nothing of the kind.
   private func measureSplits(
-    _ finished: FinishedWork, _ journal: Journal?, onProgress: @escaping (Double) -> Bool
+    _ finished: FinishedWork, _ journal: Journal?, onProgress: @escaping (WorkProgress) -> Bool
   ) throws -> SplitSummary? {
     guard plan.hasSplits, let windows, let resources else { return nil }
     if let outcomes = finished.splits { return SplitSummary(outcomes, plan.recipe.calibration, windows) }
@@ -129,7 +133,8 @@ package struct Converter: Sendable {
 
   /// Quantizes and writes what needs the model to run.
   private func writeCalibrated(
-    to targets: [TargetFile], _ output: OutputFolder, _ finished: FinishedWork, onProgress: @escaping (Double) -> Bool
+    to targets: [TargetFile], _ output: OutputFolder, _ finished: FinishedWork,
+    onProgress: @escaping (WorkProgress) -> Bool
   ) throws -> CalibrationRecord {
     let record = CalibrationRecord()
     let log = output.journal.map { BlockLog(output, $0, finished: finished.blocks) }
@@ -154,6 +159,7 @@ package struct Converter: Sendable {
       let packer = TilePacker(
         encoding: scheme.encoding, grouping: scheme.encoding.grouping(of: tensor.source.entry.shape),
         matrices: tensor.source.entry.shape.dropLast(2).reduce(1, *))
+      codeSums.add(tile.codes.span, of: tensor.source.name)
       try packer.pack(tile, first: first, scaleMean: nil, buffer: &packed) { role, offset, bytes, count in
         try write(role, of: tensor, offset: offset, bytes, count, to: targets[tensor.source.fileIndex])
       }
@@ -233,6 +239,22 @@ package struct Converter: Sendable {
     }
   }
 
+  /// Bytes that are read to write tensors tile by tile, by what takes about as long for each.
+  package func writtenBytes(except finished: Set<String> = []) -> [String: Int] {
+    var kinds: [String: Int] = [:]
+    for tensor in plan.tensors where !finished.contains(tensor.source.name) {
+      for stage in stages(of: tensor) { kinds[kind(of: tensor, stage), default: 0] += tensor.sourceByteCount }
+    }
+    return kinds
+  }
+
+  /// What takes about as long for each byte.
+  private func kind(of tensor: Plan.Tensor, _ stage: Stage) -> String {
+    guard case .quantize(let quantizer, _) = tensor.work else { return "copy" }
+    if case .scan = stage { return "scan" }
+    return "\(quantizer.scheme.method.rawValue) \(quantizer.encoding.bits)"
+  }
+
   private func tileCount(of tensor: Plan.Tensor) -> Int {
     switch tensor.work {
     case .keep: return (tensor.sourceByteCount + Self.copyLength - 1) / Self.copyLength
@@ -249,7 +271,8 @@ package struct Converter: Sendable {
       tileCounts: zip(plan.tensors, stages).map { tensor, stages in stages.map { _ in tileCount(of: tensor) } },
       files: plan.tensors.map(\.source.fileIndex))
     let passes = zip(plan.tensors, stages).map { $0.sourceByteCount * $1.count }
-    let progress = ProgressCounter(total: passes.reduce(0, +), report: onProgress)
+    let progress = ProgressCounter(
+      total: passes.reduce(0, +), kinds: writtenBytes(except: finished), report: onProgress)
     let states = plan.tensors.map { _ in TensorState() }
     try schedule.run(workers: workers, makeState: { Buffers() }) { item, buffers in
       let tensor = plan.tensors[item.tensor]
@@ -265,13 +288,14 @@ package struct Converter: Sendable {
           read = try quantize(tensor, quantizer, elements, facts, to: target, &buffers)
         case .calibrate, .round, .rewrite: return
         }
-        try progress.add(read)
+        try progress.add(read, kind(of: tensor, .write))
       case .scan(let scan):
         guard case .quantize(let quantizer, let tiling) = tensor.work else { return }
         let elements = tiling.elements(of: item.tile)
         try progress.add(
           try self.scan(
-            scan, tensor, quantizer, elements, tile: item.tile, of: tiling.tiles, states[item.tensor], &buffers))
+            scan, tensor, quantizer, elements, tile: item.tile, of: tiling.tiles, states[item.tensor], &buffers),
+          kind(of: tensor, .scan(scan)))
       }
     }
   }
@@ -303,6 +327,7 @@ package struct Converter: Sendable {
     }
     let packer = TilePacker(
       encoding: quantizer.encoding, grouping: quantizer.grouping, outlierColumns: quantizer.outliers?.columns ?? [])
+    codeSums.add(buffers.tile.codes.span, of: tensor.source.name)
     try packer.pack(
       buffers.tile, first: elements.lowerBound, scaleMean: facts.scaleMean, buffer: &buffers.packed
     ) { role, offset, bytes, count in

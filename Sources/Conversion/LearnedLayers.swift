@@ -31,27 +31,48 @@ extension CalibratedLayers {
   /// Quantizes layer by layer, learns block by block or over the whole model, then writes.
   func learn(
     _ calibration: BlockCalibration, _ wanted: [String: (tensor: Plan.Tensor, scheme: WeightScheme)],
-    into record: CalibrationRecord, milestones: BlockCalibration.Milestones?, onProgress: @escaping (Double) -> Bool,
+    into record: CalibrationRecord, milestones: BlockCalibration.Milestones?,
+    onProgress: @escaping (WorkProgress) -> Bool,
     write: @escaping TileWriter
   ) throws {
     let options = plan.recipe.calibration.learning
     try requireMemory(wanted)
     func isLearned(_ linear: LinearDescription) -> Bool { wanted[linear.weight]?.scheme.method == .learned }
-    // Shares of the time, roughly: curvature, blocks, the whole model.
-    let (early, late) = (options.coupledSweeps > 0 ? 0.1 : 0, options.distillation > 0 ? 0.6 : 0)
+    let length = Double(windows.windows.map(\.count).max() ?? 1)
+    let step = Double(options.method(iterations: 1).batchSize) * length
+    let learned = step * Double(options.iterations)
+    // Operations of the parts before and after the blocks, of which the forward pass is run for both models.
+    var work = calibration.plannedWork(
+      from: milestones?.first ?? 0, isWanted: { wanted[$0.weight] != nil }, learned: learned)
+    let forward = (work[.run] ?? 0) / 2
+    if options.coupledSweeps > 0 { work[.curvature] = 3 * forward }
+    if options.distillation > 0 {
+      work[.distill] = 3 * forward / Double(max(1, windows.tokenCount)) * step * Double(options.distillation)
+    }
+    var done: [WorkProgress.Kind: Double] = [:]
+    func tell(_ progress: WorkProgress) -> Bool {
+      var progress = progress
+      progress.total = work
+      progress.done.merge(done) { first, _ in first }
+      return onProgress(progress)
+    }
+    func tell(_ kind: WorkProgress.Kind, share: Double) -> Bool {
+      done[kind] = share * (work[kind] ?? 0)
+      return tell(WorkProgress())
+    }
     var curvatures: [LinearDescription: OutputCurvature] = [:]
     if options.coupledSweeps > 0, milestones.map({ $0.first < model.description.blocks.count }) ?? true {
       curvatures = try PredictionCurvature(
         model, windows: tokens(windows.windows), memoryLimit: resources.activationMemory,
         spillFolder: resources.spillFolder, workers: workers
-      ).run(isWanted: isLearned) { onProgress(early * $0) }
+      ).run(isWanted: isLearned) { tell(.curvature, share: $0) }
     }
     var starts: [LinearDescription: Start] = [:]
     var blocks: [[LearnedLayer]] = []
     try calibration.run(
-      isWanted: { wanted[$0.weight] != nil }, onProgress: { onProgress(early + (1 - early - late) * $0) },
+      isWanted: { wanted[$0.weight] != nil }, onProgress: tell,
       // What is learned over the whole model is written only after the last block: such a run has no milestones.
-      milestones: options.distillation > 0 ? nil : milestones,
+      milestones: options.distillation > 0 ? nil : milestones, learned: learned,
       finish: { problem, index, onStep in
         let layers = LearnedLayer.layers(of: problem.block) { linear in starts[linear].map(learnable) }
         var norms: [NormPlace: LoadedNorm] = [:]
@@ -82,7 +103,7 @@ extension CalibratedLayers {
         heldOut: tokens(windows.heldOut), memoryLimit: resources.activationMemory, spillFolder: resources.spillFolder,
         workers: workers)
       let outcome = try distillation.run(blocks) { share in
-        guard onProgress(1 - late + late * share) else { throw CancellationError() }
+        guard tell(.distill, share: share) else { throw CancellationError() }
       }
       if let outcome { record.learning.append(LearningRecord(block: nil, outcome: outcome)) }
       for layers in blocks { try self.write(layers, wanted, write) }

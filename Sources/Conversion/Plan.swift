@@ -224,8 +224,7 @@ package struct Plan: Sendable {
     let metadata: OrderedDictionary<String, String> =
       switch runtime {
       case nil: ["format": "pt", "quantization_manifest": .init(PackedManifest.fileName)]
-      case .mlx?: ["format": "mlx"]
-      default: ["format": "pt"]
+      case let runtime?: ["format": runtime.isMLX ? "mlx" : "pt"]
       }
     return source.files.enumerated().map { index, file in
       var specifications = tensors.filter { $0.source.fileIndex == index }.flatMap { $0.members.map(\.specification) }
@@ -246,8 +245,10 @@ package struct Plan: Sendable {
 
   // MARK: The texts of the output
 
-  /// The manifest; hashes are missing (zeros) until the bytes are written, which does not change its length.
-  func manifest(toolVersion: String, hashes: [String: String] = [:]) -> PackedManifest {
+  /// The manifest; hashes and sums are missing (zeros) until the bytes are written, which does not change its length.
+  func manifest(
+    toolVersion: String, hashes: [String: String] = [:], codeSums: [String: Int] = [:]
+  ) -> PackedManifest {
     func stored(_ member: PackedFormat.Member) -> PackedManifest.StoredMember {
       let name = member.specification.name
       return PackedManifest.StoredMember(
@@ -256,6 +257,7 @@ package struct Plan: Sendable {
     }
     return PackedManifest(
       toolVersion: toolVersion,
+      arithmetic: recipe.needsCalibration || recipe.needsStatistics ? linearAlgebraFamily() : nil,
       recipe: recipe.json,
       sourceFiles: source.files.map {
         PackedManifest.File(name: $0.path.lastComponent?.string ?? "", byteCount: $0.header.fileSize)
@@ -268,7 +270,8 @@ package struct Plan: Sendable {
       records: tensors.map { tensor in
         PackedManifest.Record(
           name: tensor.source.name, shape: tensor.source.entry.shape, type: tensor.source.entry.type,
-          file: files[tensor.source.fileIndex].name, fate: tensor.fate, members: tensor.members.map(stored))
+          file: files[tensor.source.fileIndex].name, fate: tensor.fate, members: tensor.members.map(stored),
+          codeSum: tensor.fate.isQuantized ? codeSums[tensor.source.name] ?? 0 : nil)
       })
   }
 

@@ -25,8 +25,8 @@ struct SplitLayers {
   let resources: RunResources
   let workers: Int
 
-  /// - Parameter onProgress: the share that is done; false stops the work.
-  func run(onProgress: @escaping (Double) -> Bool) throws -> [SplitOutcome] {
+  /// - Parameter onProgress: how far it is; false stops the work.
+  func run(onProgress: @escaping (WorkProgress) -> Bool) throws -> [SplitOutcome] {
     var wanted: [String: (scheme: WeightScheme, outliers: OutlierColumns)] = [:]
     for tensor in plan.tensors {
       guard case .quantize(let quantizer, _) = tensor.work, quantizer.scheme.method.needsStatistics else { continue }

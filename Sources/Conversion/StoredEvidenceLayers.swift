@@ -1,6 +1,7 @@
 import Calibration
 import Checkpoints
 import Kernels
+import Models
 import OrderedCollections
 import Packing
 import Quantization
@@ -20,7 +21,7 @@ struct StoredEvidenceLayers {
   ///   - finished: layers that are written already.
   ///   - onLayer: a layer has been written.
   func run(
-    finished: [FinishedWork.LayerKey: LayerOutcome], onProgress: (Double) -> Bool,
+    finished: [FinishedWork.LayerKey: LayerOutcome], onProgress: (WorkProgress) -> Bool,
     onLayer: (LayerOutcome) throws -> Void, write: CalibratedLayers.TileWriter
   ) throws -> [LayerOutcome] {
     var wanted: [String: (tensor: Plan.Tensor, scheme: WeightScheme)] = [:]
@@ -29,8 +30,20 @@ struct StoredEvidenceLayers {
     }
     let allTokens = evidence.tokens.max() ?? 0
     var outcomes: [LayerOutcome] = []
+    let planned = evidence.inputs.map { input in
+      input.layers.reduce(0.0) { sum, layer in
+        guard let shape = wanted[layer.weight]?.tensor.source.entry.shape, shape.count > 1 else { return sum }
+        let (rows, columns) = (Double(shape[shape.count - 2]), Double(shape[shape.count - 1]))
+        return sum + columns * columns * (columns + 4 * rows)
+      }
+    }
+    func tell(_ index: Int, _ layer: String?) -> Bool {
+      onProgress(
+        WorkProgress(
+          done: [.quantize: planned[..<index].reduce(0, +)], total: [.quantize: planned.reduce(0, +)], layer: layer))
+    }
     for (index, input) in evidence.inputs.enumerated() {
-      guard onProgress(Double(index) / Double(evidence.inputs.count)) else { throw CancellationError() }
+      guard tell(index, input.layers.first?.weight) else { throw CancellationError() }
       let layers = input.layers.filter { wanted[$0.weight] != nil }
       let done = layers.compactMap { finished[FinishedWork.LayerKey(tensor: $0.weight, expert: $0.expert)] }
       if done.count == layers.count {
@@ -62,7 +75,7 @@ struct StoredEvidenceLayers {
         try onLayer(outcome)
       }
     }
-    _ = onProgress(1)
+    _ = tell(planned.count, nil)
     return outcomes
   }
 

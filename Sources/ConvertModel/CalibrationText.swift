@@ -14,6 +14,7 @@ struct CalibrationText {
   let running: RunningArguments
   let memory: MemoryArguments
   let interruption: Interruption
+  let display: ProgressDisplay
 
   /// Warns where there is less text than was asked for, or too little for the widest layer.
   func windows() throws -> CalibrationWindows {
@@ -50,16 +51,26 @@ struct CalibrationText {
     return windows
   }
 
+  /// Runs the model over windows, for the statistics of every layer's inputs.
+  /// - Parameter memory: bytes of activations that stay in memory; others go to the folder.
+  func gather(_ text: CalibrationWindows, memory: Int, spillFolder: FilePath) throws -> Evidence {
+    try BlockCalibration(
+      model, windows: text.windows.map { Array(text.tokens[$0]) }, heldOut: [],
+      BlockCalibration.Options(workers: running.workers, memoryLimit: memory, spillFolder: spillFolder)
+    ).collect(EvidenceOptions(threshold: options.outlierThreshold)) { done in
+      display.show(done, stage: "observing")
+      return !interruption.isRequested
+    }
+  }
+
   private func selfWritten(_ count: Int, length: Int, _ tokenizer: Tokenizer) throws -> [[Int32]] {
     let ends = try model.endTokens()
     let first = tokenizer.encode("", addSpecialTokens: true).first ?? ends.min()
     let text = SelfWrittenText(
       model, start: first.map { .token($0) } ?? .random, ends: ends, seed: options.seed ?? 0,
       memoryLimit: memory.limit / 2, workers: running.workers)
-    let display = ProgressDisplay(verb: "Writing")
-    defer { display.finish() }
     return try text.windows(count, length: length) { share in
-      display.show(share: share, of: count * length, "tokens")
+      display.show(share: share, stage: "writing a text")
       return !interruption.isRequested
     }
   }

@@ -42,8 +42,9 @@ struct Convert: ParsableCommand {
             --override '*.down_proj.weight: method=absmax, bits=8'
         A page to look at, with the time and memory that the conversion took:
           convert-model SOURCE -o OUT -m gptq -b 3 -g 64 --report report.html
-        A file for llama.cpp:
+        A file for llama.cpp; the same by what a text says of the importance of columns:
           convert-model SOURCE -o OUT.gguf --type Q4_K_M
+          convert-model SOURCE -o OUT.gguf --type Q4_K_M --calibration text.txt
       """)
 
   @Argument(help: "A model folder, a .safetensors file, or a model.safetensors.index.json.")
@@ -57,9 +58,9 @@ struct Convert: ParsableCommand {
   @Option(
     help: ArgumentHelp(
       "Write the layout of a runtime instead of the packed format.",
-      discussion: RuntimeLayout.allCases.map { "\($0.rawValue): \($0.summary)" }.joined(separator: "\n"),
+      discussion: OutputLayout.allCases.map { "\($0.rawValue): \($0.summary)" }.joined(separator: "\n"),
       valueName: "layout"))
-  var layout: RuntimeLayout?
+  var layout: OutputLayout?
 
   @OptionGroup(title: "Choice of tensors") var choice: ChoiceArguments
 
@@ -86,23 +87,46 @@ struct Convert: ParsableCommand {
   var page: String?
 
   @OptionGroup(title: "Running") var running: RunningArguments
+  @OptionGroup(title: "Running") var progress: ProgressArguments
   @OptionGroup(title: "Running") var memory: MemoryArguments
 
+  private var writesGGUF: Bool { layout == .gguf || gguf.isAsked(for: output) }
+
   func validate() throws {
-    if page != nil, gguf.isAsked(for: output) {
+    guard writesGGUF else {
+      if gguf.imatrix != nil {
+        throw ValidationError("--imatrix is for GGUF files; for a folder give --evidence, which 'calibrate' writes")
+      }
+      if page != nil, dryRun {
+        throw ValidationError("--report needs an output to measure, which --dry-run does not write")
+      }
+      return
+    }
+    if page != nil {
       throw ValidationError("--report is for packed folders and the layouts of runtimes, not for GGUF files")
     }
-    if page != nil, dryRun {
-      throw ValidationError("--report needs an output to measure, which --dry-run does not write")
+    if let layout, layout != .gguf {
+      throw ValidationError(
+        "--layout \(layout.rawValue) writes a folder, but \(output) or --type asks for a GGUF file: leave out one")
+    }
+    if scheme.options != SchemeOptions() || !choice.include.isEmpty || !choice.exclude.isEmpty
+      || !choice.override.isEmpty || calibration.scaling != nil
+    {
+      throw ValidationError(
+        "methods, bits, groups, scalings and choices of tensors are for folders: the weights of a GGUF file get their"
+          + " types by --type, such as Q4_K_M")
+    }
+    if [gguf.imatrix, calibration.evidence, calibration.text.calibration].count(where: { $0 != nil }) > 1 {
+      throw ValidationError("--imatrix, --evidence and --calibration: give one of them")
     }
   }
 
   func run() throws {
     try reportingErrors {
-      if gguf.isAsked(for: output) {
+      if writesGGUF {
         return try gguf.run(
-          source: source, output: output, overwrite: overwrite, durable: durable, resumption: resumption,
-          dryRun: dryRun, running: running)
+          source: source, output: output, gathered: try gatherImportance(), overwrite: overwrite, durable: durable,
+          resumption: resumption, dryRun: dryRun, running: running, progress: progress)
       }
       let begun = ContinuousClock.now
       if let page { try requireFolder(of: page) }
@@ -111,7 +135,11 @@ struct Convert: ParsableCommand {
       let evidence = try calibration.evidence.map { try openEvidence($0, for: checkpoint) }
       recipe.calibration.evidence = evidence?.record
       if resumption.resume, try isComplete(recipe, checkpoint) {
-        if page != nil { _ = try measured(FilePath(output), checkpoint, nil, Interruption()) }
+        if page != nil {
+          let display = ProgressDisplay(progress, verb: "Measuring")
+          defer { display.finish() }
+          _ = try measured(FilePath(output), checkpoint, nil, display, Interruption())
+        }
         if !running.json { print("\(output.printable): is complete already") }
         return
       }
@@ -142,14 +170,14 @@ struct Convert: ParsableCommand {
     _ earlier: [JSONValue], since begun: ContinuousClock.Instant
   ) throws {
     let interruption = Interruption()
-    let display = ProgressDisplay(verb: "Converting")
+    let display = ProgressDisplay(progress, verb: "Converting")
     defer { display.finish() }
     let nonFinite =
       recipe.nonFinite == .keep
-      ? try NonFiniteScan(checkpoint, recipe: recipe).run(workers: running.workers) { _ in !interruption.isRequested }
-      : []
-    let calibrating = ProgressDisplay(verb: "Calibrating")
-    defer { calibrating.finish() }
+      ? try NonFiniteScan(checkpoint, recipe: recipe).run(workers: running.workers) { done in
+        display.show(done)
+        return !interruption.isRequested
+      } : []
     var windows: CalibrationWindows?
     var statistics: [String: FeatureStatistics] = [:]
     if recipe.needsStatistics {
@@ -159,17 +187,15 @@ struct Convert: ParsableCommand {
         let model = try Plan.model(of: checkpoint, recipe)
         let budget = try MemoryPlan(observing: model, of: checkpoint, recipe, workers: running.workers)
           .activationBudget(within: memory.limit)
-        let text = try calibrationWindows(model, recipe, folder, earlier, interruption)
+        let text = try calibrationWindows(model, recipe, folder, earlier, interruption, display)
+        // What methods that work tile by tile need to know of inputs.
         func collect() throws -> [String: FeatureStatistics] {
-          try collectStatistics(model, text, recipe, budget, spillFolder(folder)) { share in
-            calibrating.show(share: share, of: text.tokenCount, "tokens")
-            return !interruption.isRequested
-          }
+          try calibrationText(model, recipe.calibration, interruption, display)
+            .gather(text, memory: budget, spillFolder: spillFolder(folder)).columnStatistics
         }
         statistics = try folder?.remembered("statistics", among: earlier, find: collect) ?? collect()
         windows = text
       }
-      calibrating.finish()
     }
     let plan = try Plan(
       converting: checkpoint, recipe: recipe, nonFinite: nonFinite, statistics: statistics, evidence: evidence)
@@ -186,32 +212,34 @@ struct Convert: ParsableCommand {
     }
     guard let folder else { return }
     let activationMemory = try memoryPlan.activationBudget(within: memory.limit)
+    if let limit = addressSpaceLimit {
+      try memoryPlan.require(addressSpace: limit, memory: memory.limit, workers: running.workers)
+    }
     let started = ContinuousClock.now
     if windows == nil {
-      windows = try plan.model.map { try calibrationWindows($0, recipe, folder, earlier, interruption) }
+      windows = try plan.model.map { try calibrationWindows($0, recipe, folder, earlier, interruption, display) }
     }
     let converter = Converter(
       plan: plan, toolVersion: toolVersion, workers: running.workers, windows: windows,
       resources: RunResources(activationMemory: activationMemory, spillFolder: spillFolder(folder)))
-    let tokenCount = windows?.tokenCount ?? 0
+    display.plan("writing", converter.writtenBytes())
+    display.plan("comparing", ["decode": Measurement.quickBytes(of: checkpoint)])
     var splits: SplitSummary?
     let outcomes = try converter.run(
       into: folder, goingOnFrom: earlier,
-      onCalibration: { share in
-        calibrating.show(share: share, of: tokenCount, "tokens")
+      onCalibration: { done in
+        display.show(done, stage: "calibrating")
         return !interruption.isRequested
       },
       onSplit: { splits = $0 },
-      onProgress: { progress in
-        calibrating.finish()
-        display.show(progress)
+      onProgress: { done in
+        display.show(done)
         return !interruption.isRequested
       })
-    calibrating.finish()
-    display.finish()
     let seconds = started.duration(to: .now).seconds
     let run = ConversionRecord.Run(seconds: begun.duration(to: .now).seconds, threads: running.workers)
-    let report = try measured(folder.path, checkpoint, run, interruption)
+    let report = try measured(folder.path, checkpoint, run, display, interruption)
+    display.finish()
     print(
       running.json
         ? report.json(path: output, seconds: seconds).text(indent: 2)
@@ -219,23 +247,10 @@ struct Convert: ParsableCommand {
     let calibrated = CalibrationSummary(outcomes, windows: windows, evidence: evidence)
     if let calibrated, !running.json { print(calibrated.text) }
     if let splits, !running.json { print(splits.text) }
-  }
-
-  /// A sample of the output, or all of it where a page is asked for, which is then written.
-  private func measured(
-    _ folder: FilePath, _ source: Checkpoint, _ run: ConversionRecord.Run?, _ interruption: Interruption
-  ) throws -> ModelReport {
-    guard let page else {
-      return try Measurement(packed: folder, source: source)
-        .run(sampling: .quick, workers: running.workers) { _ in !interruption.isRequested }
+    if !running.json {
+      print(
+        "Peak memory: \(Figures.bytes(run.peakByteCount)), of \(Figures.bytes(memoryPlan.peak(within: memory.limit))) promised.")
     }
-    let display = ProgressDisplay(verb: "Measuring")
-    defer { display.finish() }
-    var report = try fullReport(
-      of: folder, against: source, running: running, display: display, interruption: interruption)
-    report.provenance?.run = run
-    try writePage(report, of: output, to: page)
-    return report
   }
 
   /// Where activations go: beside what is written, unless another folder was named.
@@ -243,29 +258,43 @@ struct Convert: ParsableCommand {
     memory.temporaryFolder == nil ? output?.scratch ?? memory.spillFolder : memory.spillFolder
   }
 
+  /// A sample of the output, or all of it where a page is asked for, which is then written.
+  private func measured(
+    _ folder: FilePath, _ source: Checkpoint, _ run: ConversionRecord.Run?, _ display: ProgressDisplay,
+    _ interruption: Interruption
+  ) throws -> ModelReport {
+    guard let page else {
+      return try Measurement(packed: folder, source: source)
+        .run(sampling: .quick, workers: running.workers) { done in
+          display.show(done)
+          return !interruption.isRequested
+        }
+    }
+    var report = try fullReport(
+      of: folder, against: source, running: running, display: display, interruption: interruption)
+    report.provenance?.run = run
+    try writePage(report, of: output, to: page)
+    return report
+  }
+
+  func calibrationText(
+    _ model: Model, _ options: CalibrationOptions, _ interruption: Interruption, _ display: ProgressDisplay
+  ) -> CalibrationText {
+    CalibrationText(
+      model: model, options: options, running: running, memory: memory, interruption: interruption, display: display)
+  }
+
   /// The windows to calibrate on. A text that the model writes itself is written once, however often a run is taken up.
   private func calibrationWindows(
-    _ model: Model, _ recipe: Recipe, _ folder: OutputFolder?, _ earlier: [JSONValue], _ interruption: Interruption
+    _ model: Model, _ recipe: Recipe, _ folder: OutputFolder?, _ earlier: [JSONValue], _ interruption: Interruption,
+    _ display: ProgressDisplay
   ) throws -> CalibrationWindows {
-    let text = CalibrationText(
-      model: model, options: recipe.calibration, running: running, memory: memory, interruption: interruption)
+    let text = calibrationText(model, recipe.calibration, interruption, display)
     guard let folder else { return try text.windows() }
     let isWritten = recipe.calibration.sources.contains(where: \.isSelfWritten)
     let windows = try isWritten ? folder.remembered("windows", among: earlier, find: text.windows) : text.windows()
     try folder.confirm(windows.tokens, among: earlier)
     return windows
-  }
-
-  /// Runs the original model over the text, for what methods that work tile by tile need to know of inputs.
-  private func collectStatistics(
-    _ model: Model, _ text: CalibrationWindows, _ recipe: Recipe, _ budget: Int, _ spillFolder: FilePath,
-    onProgress: @escaping (Double) -> Bool
-  ) throws -> [String: FeatureStatistics] {
-    let options = BlockCalibration.Options(workers: running.workers, memoryLimit: budget, spillFolder: spillFolder)
-    let windows = text.windows.map { Array(text.tokens[$0]) }
-    return try BlockCalibration(model, windows: windows, heldOut: [], options)
-      .collect(EvidenceOptions(threshold: recipe.calibration.outlierThreshold), onProgress: onProgress)
-      .columnStatistics
   }
 
   /// Whether the output is there already, made by the same recipe from the same files.
@@ -282,7 +311,7 @@ struct Convert: ParsableCommand {
   private func makeRecipe() throws -> Recipe {
     var recipe = Recipe()
     recipe.options = scheme.options
-    recipe.layout = layout
+    recipe.layout = layout?.runtime
     recipe.include = choice.include
     recipe.exclude = choice.exclude
     recipe.overrides = choice.override
@@ -297,9 +326,9 @@ struct Convert: ParsableCommand {
       throw ValidationError("--scaling none: awq is a scaling; take zero-point or absmax for plain rounding")
     }
     do {
-      _ = try recipe.options.fitted(to: layout).scheme()
+      _ = try recipe.options.fitted(to: recipe.layout).scheme()
       for override in recipe.overrides {
-        _ = try recipe.options.changed(by: override.options).fitted(to: layout).scheme()
+        _ = try recipe.options.changed(by: override.options).fitted(to: recipe.layout).scheme()
       }
       if calibration.text.calibration != nil || calibration.evidence != nil { try recipe.weighScales() }
     } catch {
@@ -308,5 +337,3 @@ struct Convert: ParsableCommand {
     return recipe
   }
 }
-
-extension RuntimeLayout: ExpressibleByArgument {}

@@ -36,11 +36,12 @@ struct Report: ParsableCommand {
   var evaluation: String?
 
   @OptionGroup(title: "Running") var running: RunningArguments
+  @OptionGroup(title: "Running") var progress: ProgressArguments
 
   func run() throws {
     try reportingErrors {
       let interruption = Interruption()
-      let display = ProgressDisplay(verb: "Comparing")
+      let display = ProgressDisplay(progress, verb: "Comparing")
       defer { display.finish() }
       if let html { try requireFolder(of: html) }
       let evaluated = try evaluation.map(readEvaluation)

@@ -188,7 +188,12 @@ package struct GGUFConversion: Sendable {
 
   /// What decides the bytes of the file, beside those of the source.
   package var recipe: JSONValue {
-    ["layout": "gguf", "mix": .string(summary.mix), "header": .string(hexadecimal(SHA256.hash(data: layout.head)))]
+    var importance = SHA256()
+    for item in items { importance.update(data: Array("\(item.importance ?? [])".utf8)) }
+    return [
+      "layout": "gguf", "mix": .string(summary.mix), "header": .string(hexadecimal(SHA256.hash(data: layout.head))),
+      "importance": .string(hexadecimal(importance.finalize())),
+    ]
   }
 
   /// Writes the file.
@@ -209,13 +214,17 @@ package struct GGUFConversion: Sendable {
       }
       let list = tiles
       let hashes = items.map { WrittenHash(byteCount: $0.specification.byteCount) }
+      let work = items.filter { !finished.contains($0.specification.name) }
       let progress = ProgressCounter(
-        total: items.reduce(0) { $0 + $1.specification.byteCount }, report: onProgress)
+        total: work.reduce(0) { $0 + $1.specification.byteCount },
+        kinds: work.reduce(into: [:]) { $0[$1.specification.type.name, default: 0] += $1.specification.byteCount },
+        report: onProgress)
       try runParallel(
         count: list.count, workers: workers, makeState: { Buffers(reader: source.makeReader()) }
       ) { index, buffers in
         let (item, tile) = list[index]
-        try progress.add(try write(tile, of: items[item], to: output, hashes[item], &buffers))
+        try progress.add(
+          try write(tile, of: items[item], to: output, hashes[item], &buffers), items[item].specification.type.name)
       }
       try output.commit()
     } catch {
