@@ -38,7 +38,7 @@ struct CalibrationCosts {
     guard quantizes, isWanted(linear) else { return 0 }
     let (inputs, outputs) = (Double(linear.inputs), Double(linear.outputs))
     // The evidence and the scales among it: they come before the first of a block's layers.
-    if roundsAfterScaling { return inputs * outputs * (60_000 + 20 * inputs) }
+    if roundsAfterScaling { return inputs * outputs * (200_000 + 20 * inputs) }
     // Factors of the Hessian; feedback along the columns; ranges and sweeps, which take most of it, as measured; errors
     // on held-out tokens.
     return inputs * inputs * inputs * 2 + outputs * inputs * inputs * 4 + outputs * inputs * 37_000

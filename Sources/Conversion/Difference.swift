@@ -112,7 +112,8 @@ package struct Difference: Sendable {
     workers: Int, goOn: @escaping @Sendable (ByteProgress) -> Bool
   ) throws -> DifferenceReport {
     let comparable = pairs.indices.filter { pairs[$0].hasEqualShapes }
-    let total = comparable.reduce(0) { $0 + (pairs[$1].first?.elementCount ?? 0) }
+    // As float32, in which they are compared.
+    let total = comparable.reduce(0) { $0 + 4 * (pairs[$1].first?.elementCount ?? 0) }
     let progress = ProgressCounter(total: total, stage: "comparing", report: goOn)
     let same = Mutex([Bool](repeating: false, count: pairs.count))
     let sameFiles = Self.isSameFiles(sides[0], sides[1])
@@ -120,7 +121,7 @@ package struct Difference: Sendable {
       let index = comparable[item]
       guard let first = pairs[index].first, let second = pairs[index].second else { return }
       let isSame = try sameFiles || isStoredAlike(first, second, &buffers)
-      if isSame { try progress.add(first.elementCount) } else { try progress.add(0) }
+      try progress.add(isSame ? 4 * first.elementCount : 0)
       same.withLock { $0[index] = isSame }
     }
     let identical = same.withLock { $0 }
@@ -138,7 +139,7 @@ package struct Difference: Sendable {
       let tile = tiles[item]
       let finding = try compare(pairs[tile.pair], tile.elements, &state.readers, &state.values)
       found.withLock { $0[item] = finding }
-      try progress.add(tile.elements.count)
+      try progress.add(4 * tile.elements.count)
     }
     var findings: [Int: [Finding]] = [:]
     for (tile, finding) in zip(tiles, found.withLock { $0 }) {
