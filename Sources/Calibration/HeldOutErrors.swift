@@ -8,6 +8,9 @@ package struct HeldOutErrors: Hashable, Codable, Sendable {
   package let error: Double
   /// The same of plain rounding to nearest with the same codes and groups.
   package let plainError: Double
+  /// ‖X·Gᵀ − X·Ŵᵀ‖ / ‖T‖: what rounding alone adds, G being the weight that was rounded. The rest of `error` is what
+  /// earlier layers changed in the inputs and, with an aim, in the residual stream, as far as G does not make up for it.
+  package let roundingError: Double
   /// Half the width of a 95 % confidence interval of error / plainError, from the spread of the windows; nil for one
   /// window.
   package let ratioMargin: Double?
@@ -16,10 +19,12 @@ package struct HeldOutErrors: Hashable, Codable, Sendable {
 
   /// - Parameters:
   ///   - weight: `[outputs, inputs]`, before quantization.
+  ///   - goal: the weight that the codes are to be near to, where that is not `weight` itself; nil: it is.
   ///   - plain: the weight as rounding to nearest leaves it.
   ///   - inputs: the layer's inputs; every window of a few hundred tokens counts as one observation.
   package init(
-    _ weight: Matrix, _ quantized: AffineWeight, plain: Matrix, _ heldOut: HeldOutInputs, workers: Int
+    _ weight: Matrix, goal: Matrix? = nil, _ quantized: AffineWeight, plain: Matrix, _ heldOut: HeldOutInputs,
+    workers: Int
   ) {
     let decoded = Matrix(rows: weight.rows, columns: weight.columns)
     quantized.decode(into: decoded, workers: workers)
@@ -29,6 +34,13 @@ package struct HeldOutErrors: Hashable, Codable, Sendable {
     let wanted = Matrix(rows: longest, columns: weight.rows)
     let found = Matrix(rows: longest, columns: weight.rows)
     var (total, own, other) = (0.0, [Double](), [Double]())
+    // Where layers are to make up for what was changed before them, what rounding alone adds is less than the error.
+    let shift = heldOut.aim == nil && heldOut.originals == nil ? nil : Matrix(rows: weight.rows, columns: weight.columns)
+    if let shift {
+      quantized.decode(into: shift, workers: workers)
+      subtract(goal ?? weight, from: shift, workers: workers)
+    }
+    var rounded = 0.0
     for window in windows where !window.isEmpty {
       let inputs = Matrix(sharing: heldOut.inputs, rows: window)
       let aim = heldOut.aim.map { Matrix(sharing: $0, rows: window) } ?? wanted
@@ -38,18 +50,20 @@ package struct HeldOutErrors: Hashable, Codable, Sendable {
         multiply(originals, transposed: weight, into: wanted, workers: workers)
       }
       total += Self.squares(aim)
-      func error(_ weight: Matrix) -> Double {
+      func error(_ weight: Matrix, of aim: Matrix?) -> Double {
         found.use(rows: window.count)
         multiply(inputs, transposed: weight, into: found, workers: workers)
-        subtract(aim, from: found, workers: workers)
+        if let aim { subtract(aim, from: found, workers: workers) }
         return Self.squares(found)
       }
-      own.append(error(decoded))
-      other.append(error(plain))
+      own.append(error(decoded, of: aim))
+      other.append(error(plain, of: aim))
+      if let shift { rounded += error(shift, of: nil) }
     }
     let (ownTotal, otherTotal) = (own.reduce(0, +), other.reduce(0, +))
     error = total > 0 ? (ownTotal / total).squareRoot() : 0
     plainError = total > 0 ? (otherTotal / total).squareRoot() : 0
+    roundingError = shift == nil ? error : total > 0 ? (rounded / total).squareRoot() : 0
     let count = Double(own.count)
     guard own.count > 1, otherTotal > 0 else {
       ratioMargin = nil

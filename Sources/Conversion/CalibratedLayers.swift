@@ -20,11 +20,15 @@ package struct LayerOutcome: Hashable, Codable, Sendable {
   package let routedTokens: Int?
   /// Share added to the diagonal of the Hessian; nil where the layer was rounded to nearest.
   package let dampening: Double?
+  /// The share that was to be added; less than `dampening` where the Hessian could not be factored with it.
+  package let askedDampening: Double?
   package let deadColumns: Int
   /// Why the layer was rounded to nearest instead.
   package let fallback: String?
   /// On tokens that were not calibrated on; nil where none reached the layer.
   package let heldOut: HeldOutErrors?
+  /// Of the input as the layer reads it; nil where no token reached it.
+  package let features: FeatureStrengths?
   /// How the layer's input was scaled; nil where scaling was not asked for.
   package var scaling: LayerScaling?
 }
@@ -148,8 +152,8 @@ struct CalibratedLayers {
       var errors: HeldOutErrors?
       if let heldOut = problem.heldOut, heldOut.inputs.rows > 0 {
         let found = HeldOutErrors(
-          weight, quantized, plain: try plainRounding(weight, scheme, factors: problem.scaling?.factors), heldOut,
-          workers: workers)
+          weight, goal: goal, quantized,
+          plain: try plainRounding(weight, scheme, factors: problem.scaling?.factors), heldOut, workers: workers)
         errors = found
         if options.fallsBack, result.fallback == nil, found.error > found.plainError {
           quantized = try AffineWeight(roundingToNearest: weight, scheme.plain, importance: nil, workers: workers)
@@ -162,8 +166,9 @@ struct CalibratedLayers {
         quantized, goal,
         LayerOutcome(
           tensor: problem.linear.weight, expert: expert, inputs: weight.columns, tokens: problem.hessian.tokens,
-          routedTokens: problem.routedTokens, dampening: result.dampening,
-          deadColumns: result.deadColumns.count, fallback: fallback, heldOut: errors)
+          routedTokens: problem.routedTokens, dampening: result.dampening, askedDampening: dampening,
+          deadColumns: result.deadColumns.count, fallback: fallback, heldOut: errors,
+          features: FeatureStrengths(meanSquares: problem.hessian.importance))
       )
     } catch let error as QuantizationError {
       throw explained(error, source)

@@ -24,6 +24,7 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
   case foldedOverflow(tensor: String, value: String)
   case needsModel(method: String, reason: String)
   case tooLittleMemory(limit: String, needed: String, parts: [String])
+  case tooLittleAddressSpace(limit: String, needed: String)
   case tooLargeToDistill(weights: Int, needed: Int, limit: Int)
   case nothingToQuantize(String)
   /// What a runtime's layout cannot hold.
@@ -85,6 +86,9 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
       "--max-memory: \(limit) cannot hold this conversion, which may take \(needed):\n  "
         + "\(parts.joined(separator: "\n  "))\nRaise it, or take a method that needs less: absmax, zero-point, nf4 and hqq work"
         + " tile by tile"
+    case .tooLittleAddressSpace(let limit, let needed):
+      "the system allows this process \(limit) of addresses (ulimit -v), and it may reserve \(needed), most of which it never"
+        + " touches: raise that limit; --max-memory bounds what is really used"
     case .tooLargeToDistill(let weights, let needed, let limit):
       "--distill keeps all \(weights) learned weights in memory, with their gradients: \(needed) bytes, of \(limit) that"
         + " may be used; leave it out, or raise --max-memory if there is more"

@@ -17,6 +17,7 @@ package struct Converter: Sendable {
   /// The tokens to calibrate on, where the plan has something to calibrate.
   private let windows: CalibrationWindows?
   private let resources: RunResources?
+  private let codeSums = CodeSums()
 
   package init(
     plan: Plan, toolVersion: String, workers: Int, windows: CalibrationWindows? = nil, resources: RunResources? = nil
@@ -81,11 +82,13 @@ package struct Converter: Sendable {
     if let made = try plan.layoutConfiguration(toolVersion: toolVersion) {
       for (name, text) in made.files { try output.write(fileBytes(text), to: name) }
     } else {
-      let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes)
+      // Tensors that were done before may have been written again, and their codes added.
+      let sums = codeSums.values.merging(finished.codeSums) { $1 }
+      let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes, codeSums: sums)
       try output.write(fileBytes(manifest.json), to: PackedManifest.fileName)
     }
     if let summary = CalibrationSummary(
-      outcomes, learning: learning, windows: windows, evidence: plan.evidence)
+      outcomes, learning: learning, windows: windows, evidence: plan.evidence, features: plan.inputFeatures)
     {
       var fields = summary.json.object ?? [:]
       if let splits { fields["outlier_split"] = splits.json }
@@ -102,7 +105,7 @@ package struct Converter: Sendable {
 
   /// The files of the output. Tensors that are done already are not hashed once more if they are written again.
   private func targets(in output: OutputFolder, _ finished: FinishedWork) throws -> [TargetFile] {
-    let log = output.journal.map { TensorLog(plan, $0) }
+    let log = output.journal.map { TensorLog(plan, $0, codeSums) }
     var members = plan.files.map { _ in [TensorSpecification]() }
     for tensor in plan.tensors where !finished.tensors.contains(tensor.source.name) {
       members[tensor.source.fileIndex] += tensor.members.map(\.specification)
@@ -156,6 +159,7 @@ package struct Converter: Sendable {
       let packer = TilePacker(
         encoding: scheme.encoding, grouping: scheme.encoding.grouping(of: tensor.source.entry.shape),
         matrices: tensor.source.entry.shape.dropLast(2).reduce(1, *))
+      codeSums.add(tile.codes.span, of: tensor.source.name)
       try packer.pack(tile, first: first, scaleMean: nil, buffer: &packed) { role, offset, bytes, count in
         try write(role, of: tensor, offset: offset, bytes, count, to: targets[tensor.source.fileIndex])
       }
@@ -323,6 +327,7 @@ package struct Converter: Sendable {
     }
     let packer = TilePacker(
       encoding: quantizer.encoding, grouping: quantizer.grouping, outlierColumns: quantizer.outliers?.columns ?? [])
+    codeSums.add(buffers.tile.codes.span, of: tensor.source.name)
     try packer.pack(
       buffers.tile, first: elements.lowerBound, scaleMean: facts.scaleMean, buffer: &buffers.packed
     ) { role, offset, bytes, count in

@@ -26,6 +26,8 @@ struct FinishedWork: Sendable {
   /// SHA-256 of the members of tensors that are done.
   private(set) var hashes: [String: String] = [:]
   private(set) var tensors: Set<String> = []
+  /// See `CodeSums`; of quantized tensors that are done.
+  private(set) var codeSums: [String: Int] = [:]
   private(set) var blocks = Blocks()
   /// Layers that were quantized one by one.
   private(set) var layers: [LayerKey: LayerOutcome] = [:]
@@ -34,6 +36,7 @@ struct FinishedWork: Sendable {
   enum Key {
     static let tensor = "tensor"
     static let hashes = "hashes"
+    static let codeSum = "code_sum"
     static let block = "next_block"
     static let layers = "layers"
     static let learning = "learning"
@@ -59,6 +62,7 @@ struct FinishedWork: Sendable {
     }
     try believe(recorded, plan, output, workers, onProgress)
     for entry in entries {
+      if let name = entry[Key.tensor]?.string, tensors.contains(name) { codeSums[name] = entry[Key.codeSum]?.integer }
       if let layer = try? entry[Key.layer]?.decoded(as: LayerOutcome.self), tensors.contains(layer.tensor) {
         layers[LayerKey(tensor: layer.tensor, expert: layer.expert)] = layer
       }
@@ -151,11 +155,13 @@ final class TensorLog: Sendable {
   }
 
   private let journal: Journal
+  private let codeSums: CodeSums
   private let owners: [String: String]
   private let unfinished: Mutex<[String: Unfinished]>
 
-  init(_ plan: Plan, _ journal: Journal) {
+  init(_ plan: Plan, _ journal: Journal, _ codeSums: CodeSums) {
     self.journal = journal
+    self.codeSums = codeSums
     var owners: [String: String] = [:]
     var unfinished: [String: Unfinished] = [:]
     for tensor in plan.tensors {
@@ -177,7 +183,11 @@ final class TensorLog: Sendable {
       return entry.left == 0 ? entry.hashes : nil
     }
     guard let hashes else { return }
-    try journal.append([FinishedWork.Key.tensor: .string(tensor), FinishedWork.Key.hashes: .object(hashes)])
+    var entry: OrderedDictionary<String, JSONValue> = [
+      FinishedWork.Key.tensor: .string(tensor), FinishedWork.Key.hashes: .object(hashes),
+    ]
+    if let sum = codeSums.values[tensor] { entry[FinishedWork.Key.codeSum] = .integer(sum) }
+    try journal.append(.object(entry))
   }
 }
 

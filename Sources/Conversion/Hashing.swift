@@ -2,6 +2,7 @@ import Checkpoints
 import Crypto
 import Kernels
 import Synchronization
+import SystemPackage
 
 let hashBlock = 1 << 17
 
@@ -91,6 +92,32 @@ func sha256(of tensor: CheckpointTensor, using buffer: inout [UInt8]) throws(Che
     hasher.update(data: buffer[..<part.count])
   }
   return hexadecimal(hasher.finalize())
+}
+
+/// SHA-256, in lower-case hexadecimal, of a whole file, and its size.
+/// - Parameter goOn: false stops the work.
+func sha256(
+  ofFile path: FilePath, using buffer: inout [UInt8], goOn: () -> Bool
+) throws -> (hash: String, byteCount: Int) {
+  let (descriptor, size) = try openForReading(path)
+  defer { try? descriptor.close() }
+  buffer.resize(to: hashBlock)
+  var hasher = SHA256()
+  for start in stride(from: 0, to: size, by: hashBlock) {
+    guard goOn() else { throw CancellationError() }
+    let count = min(hashBlock, size - start)
+    let got: Int
+    do {
+      got = try descriptor.readFully(at: start, count: count, into: &buffer)
+    } catch {
+      throw CheckpointError(file: path.string, .readFailed(error.description))
+    }
+    guard got == count else {
+      throw CheckpointError(file: path.string, .fileShrank(expected: count, found: got))
+    }
+    hasher.update(data: buffer[..<count])
+  }
+  return (hexadecimal(hasher.finalize()), size)
 }
 
 func hexadecimal(_ digest: SHA256.Digest) -> String {

@@ -51,7 +51,7 @@ extension Plan {
           layout, modelType: model.description.modelType,
           reason: "its layers are stored [inputs, outputs]; it can be converted without --layout"))
     }
-    guard layout != .mlx, layout != .bitsandbytes else { return }
+    guard !layout.isMLX, layout != .bitsandbytes else { return }
     var schemes: [String: String?] = [:]
     for tensor in tensors {
       guard let module = module(of: tensor.source.name) else { continue }
@@ -106,6 +106,8 @@ struct WeightAssembly {
   private var zeroPoints: [Float] = []
   private var scaleCodes: [UInt8] = []
   private var blockScales: [Float] = []
+  /// Comes with the first tile.
+  private var groupIndex: [Int32] = []
 
   init(shape: [Int], encoding: WeightEncoding) {
     self.shape = shape
@@ -120,6 +122,7 @@ struct WeightAssembly {
     zeroPoints += tile.zeroPoints
     scaleCodes += tile.scaleCodes
     blockScales += tile.blockScales
+    groupIndex += tile.groupIndex
   }
 
   /// - Precondition: the weight is complete.
@@ -134,7 +137,7 @@ struct WeightAssembly {
     }
     return CodedWeight(
       rows: shape[0], columns: shape[1], bits: encoding.bits, decoding: decoding, sharing: sharing, codes: codes,
-      scales: scales, zeroPoints: zeroPoints, nested: nested)
+      scales: scales, zeroPoints: zeroPoints, groupIndex: groupIndex.isEmpty ? nil : groupIndex, nested: nested)
   }
 }
 

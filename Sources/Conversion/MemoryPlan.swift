@@ -19,6 +19,7 @@ package struct MemoryPlan: Sendable {
   }
 
   package let needs: [Need]
+  private let runsModel: Bool
   /// What all activations take that may go to a file.
   package let activationByteCount: Int
 
@@ -37,6 +38,7 @@ package struct MemoryPlan: Sendable {
     let run = ModelRun(model, recipe)
     needs = Self.always(source, workers: workers) + run.needs
     activationByteCount = run.activations
+    runsModel = true
   }
 
   package init(_ plan: Plan, workers: Int) {
@@ -68,6 +70,7 @@ package struct MemoryPlan: Sendable {
     }
     self.needs = needs.filter { $0.byteCount > 0 }
     activationByteCount = activations
+    runsModel = plan.recipe.needsStatistics || plan.tensors.contains(where: \.work.isCalibrated)
   }
 
   private static func always(_ source: Checkpoint, workers: Int) -> [Need] {
@@ -158,6 +161,21 @@ package struct MemoryPlan: Sendable {
     }
     return limit - least
   }
+
+  /// Refuses to start where reserving buffers would fail: OpenBLAS then tries again for ever.
+  /// - Parameter limit: of this process's addresses.
+  package func require(addressSpace limit: Int, memory: Int, workers: Int) throws(ConversionError) {
+    let buffers = runsModel ? (workers + 1) * Self.bufferBytes : 0
+    let needed = Self.reservedBytes + buffers + peak(within: memory)
+    guard needed <= limit else {
+      throw .tooLittleAddressSpace(limit: Figures.bytes(limit), needed: Figures.bytes(needed))
+    }
+  }
+
+  /// Reserved by a thread of OpenBLAS when it first multiplies.
+  private static let bufferBytes = 1 << 27
+  /// Of the program's code and libraries, the stacks and arenas of threads, and OpenBLAS at rest.
+  private static let reservedBytes = 320 << 20
 
   /// The most that a run under a limit takes.
   package func peak(within limit: Int) -> Int { min(limit, least + activationByteCount) }

@@ -60,7 +60,7 @@ extension SchemeOptions {
       case .gptq, .gptqV2: result.method = .gptq
       case .awq: result.method = .awq
       case .mlx: result.method = .zeroPoint
-      case .bitsandbytes, .floatQuantized, .mxfp4, .nvfp4: break
+      case .bitsandbytes, .floatQuantized, .floatQuantizedWeights, .mxfp4, .nvfp4, .mlxMXFP4: break
       }
       if layout != .intQuantized, result.method != nil {
         result.bits = bits ?? 4
@@ -81,8 +81,8 @@ extension RuntimeLayout {
   /// The floats of a layout that has its own.
   var floatRounding: FloatRounding? {
     switch self {
-    case .floatQuantized: .float8
-    case .mxfp4: .mxfp4
+    case .floatQuantized, .floatQuantizedWeights: .float8
+    case .mxfp4, .mlxMXFP4: .mxfp4
     case .nvfp4: .nvfp4
     default: nil
     }

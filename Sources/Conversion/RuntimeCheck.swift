@@ -33,6 +33,13 @@ package struct RuntimeCheck: Sendable {
   private let runtime: Runtime
   private let parts: Int
 
+  /// What there is to say of a folder or a GGUF file, fatal findings first.
+  /// - Parameter parts: the devices that layers are split over (tensor parallelism).
+  package static func findings(of path: FilePath, runtime: Runtime, parts: Int = 1) throws -> [Finding] {
+    if GGUFFile.isGGUF(path) { return findings(of: try GGUFFile(path), runtime: runtime) }
+    return try RuntimeCheck(path, runtime: runtime, parts: parts).findings()
+  }
+
   /// - Parameter parts: the devices that layers are split over (tensor parallelism).
   package init(_ path: FilePath, runtime: Runtime, parts: Int = 1) throws {
     checkpoint = try Checkpoint(path)
@@ -54,11 +61,11 @@ package struct RuntimeCheck: Sendable {
     return findings.filter(\.isFatal) + findings.filter { !$0.isFatal }
   }
 
-  private static func fatal(_ problem: String, _ remedy: String) -> Finding {
+  static func fatal(_ problem: String, _ remedy: String) -> Finding {
     Finding(isFatal: true, problem: problem, remedy: remedy)
   }
 
-  private static func warning(_ problem: String, _ remedy: String) -> Finding {
+  static func warning(_ problem: String, _ remedy: String) -> Finding {
     Finding(isFatal: false, problem: problem, remedy: remedy)
   }
 
@@ -72,7 +79,7 @@ package struct RuntimeCheck: Sendable {
     case .gptqmodel: "convert with --layout gptq_v2 or gptq"
     case .autoawq: "convert with --layout awq"
     case .mlx: "convert with --layout mlx"
-    case .llamaCpp: "llama.cpp reads GGUF files"
+    case .llamaCpp: "convert to a file named .gguf"
     }
   }
 

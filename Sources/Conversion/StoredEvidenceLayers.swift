@@ -84,10 +84,12 @@ struct StoredEvidenceLayers {
   ) throws -> (AffineWeight, LayerOutcome) {
     let options = plan.recipe.calibration
     guard let hessian = found.hessian else { throw EvidenceFileError(evidence.place, .noHessians) }
+    let asked = options.dampening(inputs: found.dimension, tokens: found.tokens)
     func outcome(dampening: Double?, dead: Int, fallback: String?) -> LayerOutcome {
       LayerOutcome(
         tensor: layer.weight, expert: layer.expert, inputs: found.dimension, tokens: found.tokens, routedTokens: nil,
-        dampening: dampening, deadColumns: dead, fallback: fallback, heldOut: nil)
+        dampening: dampening, askedDampening: dampening.map { _ in asked }, deadColumns: dead, fallback: fallback,
+        heldOut: nil, features: FeatureStrengths(meanSquares: found.statistics.meanSquares))
     }
     let least = MixtureRule.leastTokens(inputs: found.dimension)
     if !seesAll, found.tokens < least {
@@ -101,7 +103,7 @@ struct StoredEvidenceLayers {
     }
     let method = try GPTQ(
       scheme: scheme.rounding, order: options.order, groupRanges: GPTQ.GroupRanges(scheme.groupOrder),
-      dampening: options.dampening(inputs: found.dimension, tokens: found.tokens), sweeps: options.sweeps)
+      dampening: asked, sweeps: options.sweeps)
     let result = try method.quantize(weight, hessian: hessian, weighsRanges: true, workers: workers)
     return (
       result.weight,

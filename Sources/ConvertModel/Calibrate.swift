@@ -2,7 +2,10 @@ import ArgumentParser
 import Calibration
 import Checkpoints
 import Conversion
+import Evaluation
 import Models
+import OrderedCollections
+import Packing
 import Reports
 import SystemPackage
 
@@ -19,6 +22,8 @@ struct Calibrate: ParsableCommand {
         convert-model SOURCE -o OUT -m gptq -b 4 --evidence evidence.safetensors
         convert-model calibrate --merge one.safetensors two.safetensors -o both.safetensors
         convert-model calibrate --show both.safetensors
+        convert-model calibrate SOURCE --calibration text.txt --imatrix importance.gguf
+        convert-model SOURCE -o OUT.gguf --type Q4_K_M --imatrix importance.gguf
       """)
 
   @Argument(help: "A model folder, a .safetensors file, or a model.safetensors.index.json.")
@@ -35,10 +40,16 @@ struct Calibrate: ParsableCommand {
   @Option(help: ArgumentHelp("Show what is in a file of evidence.", valueName: "file"))
   var show: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "Write an imatrix file, too, or alone: mean squares of every layer's inputs by GGUF's names, as llama.cpp reads"
+        + " them.", valueName: "file"))
+  var imatrix: String?
+
   @Flag(inversion: .prefixedNo, help: "Sum the products of features, which GPTQ needs.")
   var hessians = true
 
-  @Flag(help: "Replace OUTPUT if it is there.")
+  @Flag(help: "Replace what is to be written if it is there.")
   var overwrite = false
 
   @OptionGroup(title: "Calibration") var text: TextArguments
@@ -51,7 +62,10 @@ struct Calibrate: ParsableCommand {
     guard asked == 1 else {
       throw ValidationError("give one of: a SOURCE to run, --merge FILES, --show FILE")
     }
-    if show == nil, output == nil { throw ValidationError("give --output, the file to write") }
+    if show == nil, output == nil, imatrix == nil {
+      throw ValidationError("give --output, the file to write, or --imatrix")
+    }
+    if imatrix != nil, source == nil { throw ValidationError("--imatrix needs the SOURCE to run") }
     if show != nil, output != nil { throw ValidationError("--show writes nothing: leave out --output") }
     if merge.count == 1 { throw ValidationError("--merge takes two files or more") }
   }
@@ -65,6 +79,9 @@ struct Calibrate: ParsableCommand {
       } else if let output {
         path = output
         try write(FilePath(output), interruption)
+      } else if let imatrix, let source {
+        try writeImportance(FilePath(imatrix), of: FilePath(source), interruption)
+        return
       } else {
         return
       }
@@ -84,6 +101,9 @@ struct Calibrate: ParsableCommand {
       return
     }
     let checkpoint = try Checkpoint(FilePath(source))
+    let matrix = try imatrix.map {
+      try OutputFile(FilePath($0), source: checkpoint.folder, overwrite: overwrite)
+    }
     let model = try Model(checkpoint, configuration: checkpoint.configuration)
     var options = CalibrationOptions()
     try text.set(&options)
@@ -108,5 +128,51 @@ struct Calibrate: ParsableCommand {
           return !interruption.isRequested
         }, receive: { try writer.write($0) })
     }
+    guard let matrix else { return }
+    let file = try EvidenceFile(path)
+    let inputs = try file.inputs.indices.map {
+      try file.evidence(ofInput: $0, withHessian: false, workers: running.workers)
+    }
+    try put(inputs, windows, of: checkpoint, configuration: checkpoint.configuration, into: matrix)
+  }
+
+  /// Gathers mean squares alone.
+  private func writeImportance(_ path: FilePath, of source: FilePath, _ interruption: Interruption) throws {
+    let display = ProgressDisplay(progress, verb: "Calibrating")
+    defer { display.finish() }
+    let opened = try OpenedWeights(source)
+    let matrix = try OutputFile(path, source: source, overwrite: overwrite)
+    let model = try Model(opened.source, configuration: opened.configuration)
+    var options = CalibrationOptions()
+    try text.set(&options)
+    options.heldOut = 0
+    let calibration = CalibrationText(
+      model: model, options: options, running: running, memory: memory, interruption: interruption, display: display)
+    let windows = try calibration.windows()
+    let evidence = try calibration.gather(windows, memory: memory.limit / 2, spillFolder: memory.spillFolder)
+    display.finish()
+    let count = try put(
+      evidence.inputs, windows, of: opened.source, configuration: opened.configuration, into: matrix)
+    if running.json {
+      let json: JSONValue = [
+        "path": .string(path.string), "weights": .integer(count), "tokens": .integer(windows.tokenCount),
+      ]
+      print(json.text(indent: 2))
+    } else {
+      print("\(path): importances of the columns of \(count) weights, from \(windows.tokenCount) tokens")
+    }
+  }
+
+  /// - Returns: how many weights it says something of.
+  @discardableResult
+  private func put(
+    _ inputs: [InputEvidence], _ windows: CalibrationWindows, of source: any WeightSource, configuration: JSONValue?,
+    into file: OutputFile
+  ) throws -> Int {
+    var matrix = try ImportanceMatrix(
+      inputs, of: source, configuration: configuration, datasets: windows.sources.map(\.name))
+    matrix.chunkCount = windows.windows.count
+    try file.finish(matrix.file(tokens: windows.tokenCount, chunkSize: windows.windows.first?.count ?? 0))
+    return matrix.means.count
   }
 }

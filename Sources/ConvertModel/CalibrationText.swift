@@ -51,6 +51,18 @@ struct CalibrationText {
     return windows
   }
 
+  /// Runs the model over windows, for the statistics of every layer's inputs.
+  /// - Parameter memory: bytes of activations that stay in memory; others go to the folder.
+  func gather(_ text: CalibrationWindows, memory: Int, spillFolder: FilePath) throws -> Evidence {
+    try BlockCalibration(
+      model, windows: text.windows.map { Array(text.tokens[$0]) }, heldOut: [],
+      BlockCalibration.Options(workers: running.workers, memoryLimit: memory, spillFolder: spillFolder)
+    ).collect(EvidenceOptions(threshold: options.outlierThreshold)) { done in
+      display.show(done, stage: "observing")
+      return !interruption.isRequested
+    }
+  }
+
   private func selfWritten(_ count: Int, length: Int, _ tokenizer: Tokenizer) throws -> [[Int32]] {
     let ends = try model.endTokens()
     let first = tokenizer.encode("", addSpecialTokens: true).first ?? ends.min()

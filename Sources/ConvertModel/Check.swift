@@ -5,16 +5,18 @@ import SystemPackage
 
 struct Check: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Say from the files alone whether a runtime will load a folder, and if not, why and what to do.",
+    abstract:
+      "Say from the files alone whether a runtime will load a folder or a .gguf file, and if not, why and what to do.",
     discussion: """
       Reads headers and the configuration. Exit code 65 if the runtime will not load the folder, or would load it wrongly.
 
       EXAMPLES
         convert-model check OUT --runtime vllm --tensor-parallel 4
         convert-model check SOMEONES-GPTQ --runtime gptqmodel
+        convert-model check MODEL.gguf --runtime llama.cpp
       """)
 
-  @Argument(help: "A model folder, whoever wrote it.")
+  @Argument(help: "A model folder or a .gguf file, whoever wrote it.")
   var path: String
 
   @Option(help: ArgumentHelp("The runtime.", valueName: "runtime"))
@@ -34,7 +36,7 @@ struct Check: ParsableCommand {
 
   func run() throws {
     try reportingErrors {
-      let findings = try RuntimeCheck(FilePath(path), runtime: runtime, parts: tensorParallel).findings()
+      let findings = try RuntimeCheck.findings(of: FilePath(path), runtime: runtime, parts: tensorParallel)
       let loads = !findings.contains(where: \.isFatal)
       if json {
         let document: JSONValue = [

@@ -40,8 +40,11 @@ struct Convert: ParsableCommand {
         The output head too, and one kind of layer in 8 bits:
           convert-model SOURCE -o OUT --include lm_head.weight \\
             --override '*.down_proj.weight: method=absmax, bits=8'
-        A file for llama.cpp:
+        A page to look at, with the time and memory that the conversion took:
+          convert-model SOURCE -o OUT -m gptq -b 3 -g 64 --report report.html
+        A file for llama.cpp; the same by what a text says of the importance of columns:
           convert-model SOURCE -o OUT.gguf --type Q4_K_M
+          convert-model SOURCE -o OUT.gguf --type Q4_K_M --calibration text.txt
       """)
 
   @Argument(help: "A model folder, a .safetensors file, or a model.safetensors.index.json.")
@@ -55,9 +58,9 @@ struct Convert: ParsableCommand {
   @Option(
     help: ArgumentHelp(
       "Write the layout of a runtime instead of the packed format.",
-      discussion: RuntimeLayout.allCases.map { "\($0.rawValue): \($0.summary)" }.joined(separator: "\n"),
+      discussion: OutputLayout.allCases.map { "\($0.rawValue): \($0.summary)" }.joined(separator: "\n"),
       valueName: "layout"))
-  var layout: RuntimeLayout?
+  var layout: OutputLayout?
 
   @OptionGroup(title: "Choice of tensors") var choice: ChoiceArguments
 
@@ -76,22 +79,67 @@ struct Convert: ParsableCommand {
   @Flag(help: "Show the plan with the exact size of the output, and write nothing.")
   var dryRun = false
 
+  @Option(
+    name: .customLong("report"),
+    help: ArgumentHelp(
+      "Write a page with pictures to this file at the end, as `report --html` does, with this run's time and memory.",
+      valueName: "file"))
+  var page: String?
+
   @OptionGroup(title: "Running") var running: RunningArguments
   @OptionGroup(title: "Running") var progress: ProgressArguments
   @OptionGroup(title: "Running") var memory: MemoryArguments
 
+  private var writesGGUF: Bool { layout == .gguf || gguf.isAsked(for: output) }
+
+  func validate() throws {
+    guard writesGGUF else {
+      if gguf.imatrix != nil {
+        throw ValidationError("--imatrix is for GGUF files; for a folder give --evidence, which 'calibrate' writes")
+      }
+      if page != nil, dryRun {
+        throw ValidationError("--report needs an output to measure, which --dry-run does not write")
+      }
+      return
+    }
+    if page != nil {
+      throw ValidationError("--report is for packed folders and the layouts of runtimes, not for GGUF files")
+    }
+    if let layout, layout != .gguf {
+      throw ValidationError(
+        "--layout \(layout.rawValue) writes a folder, but \(output) or --type asks for a GGUF file: leave out one")
+    }
+    if scheme.options != SchemeOptions() || !choice.include.isEmpty || !choice.exclude.isEmpty
+      || !choice.override.isEmpty || calibration.scaling != nil
+    {
+      throw ValidationError(
+        "methods, bits, groups, scalings and choices of tensors are for folders: the weights of a GGUF file get their"
+          + " types by --type, such as Q4_K_M")
+    }
+    if [gguf.imatrix, calibration.evidence, calibration.text.calibration].count(where: { $0 != nil }) > 1 {
+      throw ValidationError("--imatrix, --evidence and --calibration: give one of them")
+    }
+  }
+
   func run() throws {
     try reportingErrors {
-      if gguf.isAsked(for: output) {
+      if writesGGUF {
         return try gguf.run(
-          source: source, output: output, overwrite: overwrite, durable: durable, resumption: resumption,
-          dryRun: dryRun, running: running, progress: progress)
+          source: source, output: output, gathered: try gatherImportance(), overwrite: overwrite, durable: durable,
+          resumption: resumption, dryRun: dryRun, running: running, progress: progress)
       }
+      let begun = ContinuousClock.now
+      if let page { try requireFolder(of: page) }
       var recipe = try makeRecipe()
       let checkpoint = try Checkpoint(FilePath(source))
       let evidence = try calibration.evidence.map { try openEvidence($0, for: checkpoint) }
       recipe.calibration.evidence = evidence?.record
       if resumption.resume, try isComplete(recipe, checkpoint) {
+        if page != nil {
+          let display = ProgressDisplay(progress, verb: "Measuring")
+          defer { display.finish() }
+          _ = try measured(FilePath(output), checkpoint, nil, display, Interruption())
+        }
         if !running.json { print("\(output.printable): is complete already") }
         return
       }
@@ -106,7 +154,7 @@ struct Convert: ParsableCommand {
           restart: resumption.restart) ?? []
       resumption.announce(folder?.finishedSteps ?? 0)
       do {
-        try convert(checkpoint, recipe, evidence, into: folder, earlier)
+        try convert(checkpoint, recipe, evidence, into: folder, earlier, since: begun)
       } catch {
         throw folder?.leave(error) ?? error
       }
@@ -116,9 +164,10 @@ struct Convert: ParsableCommand {
   /// - Parameters:
   ///   - folder: nil: the plan is shown, and that is all.
   ///   - earlier: what an interrupted run has done.
+  ///   - begun: when this run did.
   private func convert(
     _ checkpoint: Checkpoint, _ recipe: Recipe, _ evidence: (any StoredEvidence)?, into folder: OutputFolder?,
-    _ earlier: [JSONValue]
+    _ earlier: [JSONValue], since begun: ContinuousClock.Instant
   ) throws {
     let interruption = Interruption()
     let display = ProgressDisplay(progress, verb: "Converting")
@@ -139,11 +188,10 @@ struct Convert: ParsableCommand {
         let budget = try MemoryPlan(observing: model, of: checkpoint, recipe, workers: running.workers)
           .activationBudget(within: memory.limit)
         let text = try calibrationWindows(model, recipe, folder, earlier, interruption, display)
+        // What methods that work tile by tile need to know of inputs.
         func collect() throws -> [String: FeatureStatistics] {
-          try collectStatistics(model, text, recipe, budget, spillFolder(folder)) { done in
-            display.show(done, stage: "observing")
-            return !interruption.isRequested
-          }
+          try calibrationText(model, recipe.calibration, interruption, display)
+            .gather(text, memory: budget, spillFolder: spillFolder(folder)).columnStatistics
         }
         statistics = try folder?.remembered("statistics", among: earlier, find: collect) ?? collect()
         windows = text
@@ -164,6 +212,9 @@ struct Convert: ParsableCommand {
     }
     guard let folder else { return }
     let activationMemory = try memoryPlan.activationBudget(within: memory.limit)
+    if let limit = addressSpaceLimit {
+      try memoryPlan.require(addressSpace: limit, memory: memory.limit, workers: running.workers)
+    }
     let started = ContinuousClock.now
     if windows == nil {
       windows = try plan.model.map { try calibrationWindows($0, recipe, folder, earlier, interruption, display) }
@@ -186,11 +237,8 @@ struct Convert: ParsableCommand {
         return !interruption.isRequested
       })
     let seconds = started.duration(to: .now).seconds
-    let report = try Measurement(packed: folder.path, source: checkpoint)
-      .run(sampling: .quick, workers: running.workers) { done in
-        display.show(done)
-        return !interruption.isRequested
-      }
+    let run = ConversionRecord.Run(seconds: begun.duration(to: .now).seconds, threads: running.workers)
+    let report = try measured(folder.path, checkpoint, run, display, interruption)
     display.finish()
     print(
       running.json
@@ -199,6 +247,10 @@ struct Convert: ParsableCommand {
     let calibrated = CalibrationSummary(outcomes, windows: windows, evidence: evidence)
     if let calibrated, !running.json { print(calibrated.text) }
     if let splits, !running.json { print(splits.text) }
+    if !running.json {
+      print(
+        "Peak memory: \(Figures.bytes(run.peakByteCount)), of \(Figures.bytes(memoryPlan.peak(within: memory.limit))) promised.")
+    }
   }
 
   /// Where activations go: beside what is written, unless another folder was named.
@@ -206,31 +258,43 @@ struct Convert: ParsableCommand {
     memory.temporaryFolder == nil ? output?.scratch ?? memory.spillFolder : memory.spillFolder
   }
 
+  /// A sample of the output, or all of it where a page is asked for, which is then written.
+  private func measured(
+    _ folder: FilePath, _ source: Checkpoint, _ run: ConversionRecord.Run?, _ display: ProgressDisplay,
+    _ interruption: Interruption
+  ) throws -> ModelReport {
+    guard let page else {
+      return try Measurement(packed: folder, source: source)
+        .run(sampling: .quick, workers: running.workers) { done in
+          display.show(done)
+          return !interruption.isRequested
+        }
+    }
+    var report = try fullReport(
+      of: folder, against: source, running: running, display: display, interruption: interruption)
+    report.provenance?.run = run
+    try writePage(report, of: output, to: page)
+    return report
+  }
+
+  func calibrationText(
+    _ model: Model, _ options: CalibrationOptions, _ interruption: Interruption, _ display: ProgressDisplay
+  ) -> CalibrationText {
+    CalibrationText(
+      model: model, options: options, running: running, memory: memory, interruption: interruption, display: display)
+  }
+
   /// The windows to calibrate on. A text that the model writes itself is written once, however often a run is taken up.
   private func calibrationWindows(
     _ model: Model, _ recipe: Recipe, _ folder: OutputFolder?, _ earlier: [JSONValue], _ interruption: Interruption,
     _ display: ProgressDisplay
   ) throws -> CalibrationWindows {
-    let text = CalibrationText(
-      model: model, options: recipe.calibration, running: running, memory: memory, interruption: interruption,
-      display: display)
+    let text = calibrationText(model, recipe.calibration, interruption, display)
     guard let folder else { return try text.windows() }
     let isWritten = recipe.calibration.sources.contains(where: \.isSelfWritten)
     let windows = try isWritten ? folder.remembered("windows", among: earlier, find: text.windows) : text.windows()
     try folder.confirm(windows.tokens, among: earlier)
     return windows
-  }
-
-  /// Runs the original model over the text, for what methods that work tile by tile need to know of inputs.
-  private func collectStatistics(
-    _ model: Model, _ text: CalibrationWindows, _ recipe: Recipe, _ budget: Int, _ spillFolder: FilePath,
-    onProgress: @escaping (WorkProgress) -> Bool
-  ) throws -> [String: FeatureStatistics] {
-    let options = BlockCalibration.Options(workers: running.workers, memoryLimit: budget, spillFolder: spillFolder)
-    let windows = text.windows.map { Array(text.tokens[$0]) }
-    return try BlockCalibration(model, windows: windows, heldOut: [], options)
-      .collect(EvidenceOptions(threshold: recipe.calibration.outlierThreshold), onProgress: onProgress)
-      .columnStatistics
   }
 
   /// Whether the output is there already, made by the same recipe from the same files.
@@ -247,7 +311,7 @@ struct Convert: ParsableCommand {
   private func makeRecipe() throws -> Recipe {
     var recipe = Recipe()
     recipe.options = scheme.options
-    recipe.layout = layout
+    recipe.layout = layout?.runtime
     recipe.include = choice.include
     recipe.exclude = choice.exclude
     recipe.overrides = choice.override
@@ -262,9 +326,9 @@ struct Convert: ParsableCommand {
       throw ValidationError("--scaling none: awq is a scaling; take zero-point or absmax for plain rounding")
     }
     do {
-      _ = try recipe.options.fitted(to: layout).scheme()
+      _ = try recipe.options.fitted(to: recipe.layout).scheme()
       for override in recipe.overrides {
-        _ = try recipe.options.changed(by: override.options).fitted(to: layout).scheme()
+        _ = try recipe.options.changed(by: override.options).fitted(to: recipe.layout).scheme()
       }
       if calibration.text.calibration != nil || calibration.evidence != nil { try recipe.weighScales() }
     } catch {
@@ -273,5 +337,3 @@ struct Convert: ParsableCommand {
     return recipe
   }
 }
-
-extension RuntimeLayout: ExpressibleByArgument {}

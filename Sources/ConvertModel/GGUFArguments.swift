@@ -3,6 +3,7 @@ import Checkpoints
 import Conversion
 import Evaluation
 import Foundation
+import Kernels
 import Models
 import Packing
 import Reports
@@ -17,7 +18,9 @@ struct GGUFArguments: ParsableArguments {
   var type: GGUFMix?
 
   @Option(
-    help: ArgumentHelp("How much the columns of weights matter: an imatrix file of llama.cpp's.", valueName: "file"))
+    help: ArgumentHelp(
+      "How much the columns of weights matter: an imatrix file, of llama.cpp's or of 'calibrate --imatrix'."
+        + " --evidence and --calibration say it, too.", valueName: "file"))
   var imatrix: String?
 
   @Flag(help: "Leave the tokenizer out of the GGUF file.")
@@ -27,9 +30,10 @@ struct GGUFArguments: ParsableArguments {
   func isAsked(for output: String) -> Bool { type != nil || output.lowercased().hasSuffix(".gguf") }
 
   /// Plans and writes the file.
+  /// - Parameter gathered: importances of another origin than a file of `--imatrix`, with its name.
   func run(
-    source: String, output: String, overwrite: Bool, durable: Bool, resumption: ResumptionArguments, dryRun: Bool,
-    running: RunningArguments, progress: ProgressArguments
+    source: String, output: String, gathered: (matrix: ImportanceMatrix, name: String)?, overwrite: Bool, durable: Bool,
+    resumption: ResumptionArguments, dryRun: Bool, running: RunningArguments, progress: ProgressArguments
   ) throws {
     let opened = try OpenedWeights(FilePath(source))
     var options = GGUFConversion.Options(mix: type ?? .q4KM)
@@ -37,7 +41,10 @@ struct GGUFArguments: ParsableArguments {
     if let imatrix {
       options.importance = try ImportanceMatrix(FilePath(imatrix))
       options.importanceFile = FilePath(imatrix).lastComponent?.string
+    } else if let gathered {
+      (options.importance, options.importanceFile) = (gathered.matrix, gathered.name)
     }
+    if let note = opened.quantizationNote { printWarning("\(source): \(note)") }
     let conversion = try GGUFConversion(
       opened.source, configuration: opened.configuration, folder: opened.folder, options)
     if dryRun {

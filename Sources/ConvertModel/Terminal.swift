@@ -23,6 +23,8 @@ enum Exit {
 
 /// Runs a command; an error becomes one line on standard error and its exit code.
 func reportingErrors(_ body: () throws -> Void) throws {
+  // Where files may not grow, a write then fails and is reported, instead of ending the program.
+  signal(SIGXFSZ, SIG_IGN)
   do {
     try body()
   } catch let error as CheckpointError {
@@ -80,16 +82,18 @@ private func exitCode(of error: ConversionError) -> ExitCode {
   }
 }
 
+/// Prints one line, whatever names and values of a file are in it.
 func printError(_ text: String) {
-  FileHandle.standardError.write(Data("convert-model: error: \(text)\n".utf8))
+  FileHandle.standardError.write(Data("convert-model: error: \(text.printable)\n".utf8))
 }
 
 func printNote(_ text: String) {
-  FileHandle.standardError.write(Data("convert-model: \(text)\n".utf8))
+  FileHandle.standardError.write(Data("convert-model: \(text.printable)\n".utf8))
 }
 
+/// Prints one line, as for errors.
 func printWarning(_ text: String) {
-  FileHandle.standardError.write(Data("convert-model: warning: \(text)\n".utf8))
+  FileHandle.standardError.write(Data("convert-model: warning: \(text.printable)\n".utf8))
 }
 
 /// A file that cannot serve as what it was given for.
@@ -112,6 +116,17 @@ func readText(_ path: FilePath) throws -> String {
     throw InputError(path.string, "is not text in UTF-8; convert it first, for example with iconv")
   }
   return text
+}
+
+/// The addresses that the system allows this process (`ulimit -v`); nil: any.
+var addressSpaceLimit: Int? {
+  var limit = rlimit()
+  #if canImport(Glibc)
+    guard getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit) == 0 else { return nil }
+  #else
+    guard getrlimit(RLIMIT_AS, &limit) == 0 else { return nil }
+  #endif
+  return limit.rlim_cur < UInt64(Int.max) / 2 ? Int(limit.rlim_cur) : nil
 }
 
 /// Writes a file that appears complete or not at all.

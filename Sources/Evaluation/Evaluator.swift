@@ -142,6 +142,10 @@ package struct Evaluator {
         logits[0], reference: models.count > 1 ? logits[1] : nil, targets: targets, into: measures,
         workers: options.workers)
       tally.add(measures, rows: rows, targets: targets)
+      if models.count > 1 {
+        measurePredictions(logits[1], reference: nil, targets: targets, into: measures, workers: options.workers)
+        tally.addReference(measures, rows: rows, targets: targets)
+      }
       for (forward, matrix) in zip(models, logits) { forward.pool.give(matrix) }
       try step(rows.count)
     }

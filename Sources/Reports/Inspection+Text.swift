@@ -27,7 +27,7 @@ extension Inspection {
   }
 
   private var headline: String {
-    var lines = ["\(path.printable): \(kind)"]
+    var lines = ["\(path.printable): \(kind.printable)"]
     if let modelType { lines.append("Model type: \(modelType.printable)") }
     lines += provenance.map { "\($0.name): \($0.value)" }
     lines += summary

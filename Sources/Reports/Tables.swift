@@ -41,6 +41,8 @@ package enum Figures {
 
   static func short(_ value: Float) -> String { value.isFinite ? String(format: "%.4g", value) : "\(value)" }
 
+  static func short(_ value: Double) -> String { value.isFinite ? String(format: "%.4g", value) : "\(value)" }
+
   static func count(_ value: Int, _ noun: String) -> String { "\(value) \(noun)\(value == 1 ? "" : "s")" }
 
   static func shape(_ shape: [Int]) -> String { "[" + shape.map(String.init).joined(separator: ", ") + "]" }

@@ -1,34 +1,20 @@
 import Checkpoints
 import Foundation
-import Subprocess
 import SystemPackage
 import TestSupport
 import Testing
 
 /// The built program, run as a user runs it.
 @Suite struct CommandTests {
-  struct Outcome {
-    let code: Int32
-    let output: String
-    let error: String
-
-    var json: JSONValue { get throws { try JSONParser.parse(Array(output.utf8)) } }
-  }
+  typealias Outcome = ConvertModelProgram.Outcome
 
   let tiny = Fixtures.path("tiny-llama").string
   let folder: TemporaryFolder
 
   init() throws { folder = try TemporaryFolder() }
 
-  private static func run(_ arguments: [String]) async throws -> Outcome {
-    // The program is built beside the bundle of the tests.
-    let program = FilePath(CommandLine.arguments[0]).removingLastComponent().appending("convert-model")
-    let record = try await Subprocess.run(
-      .path(program), arguments: Arguments(arguments), output: .string(limit: 1 << 24), error: .string(limit: 1 << 20))
-    guard case .exited(let code) = record.terminationStatus else {
-      return Outcome(code: -1, output: "", error: "ended by a signal: \(record.terminationStatus)")
-    }
-    return Outcome(code: code, output: record.standardOutput, error: record.standardError)
+  static func run(_ arguments: [String]) async throws -> Outcome {
+    try await ConvertModelProgram.run(arguments)
   }
 
   private func run(_ arguments: String...) async throws -> Outcome { try await Self.run(arguments) }

@@ -188,7 +188,12 @@ package struct GGUFConversion: Sendable {
 
   /// What decides the bytes of the file, beside those of the source.
   package var recipe: JSONValue {
-    ["layout": "gguf", "mix": .string(summary.mix), "header": .string(hexadecimal(SHA256.hash(data: layout.head)))]
+    var importance = SHA256()
+    for item in items { importance.update(data: Array("\(item.importance ?? [])".utf8)) }
+    return [
+      "layout": "gguf", "mix": .string(summary.mix), "header": .string(hexadecimal(SHA256.hash(data: layout.head))),
+      "importance": .string(hexadecimal(importance.finalize())),
+    ]
   }
 
   /// Writes the file.

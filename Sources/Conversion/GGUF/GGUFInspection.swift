@@ -75,9 +75,9 @@ extension Inspection {
   /// A value on one line; of lists the first few.
   private static func shown(_ value: GGUFValue) -> String {
     switch value {
-    case .array(let type, let elements):
+    case .array(let elements):
       let few = elements.prefix(4).map { shown($0) }.joined(separator: ", ")
-      return "\(elements.count) × \(type): \(few)\(elements.count > 4 ? ", …" : "")"
+      return "\(elements.count) × \(elements.type): \(few)\(elements.count > 4 ? ", …" : "")"
     case .string(let text):
       let short = text.count > 60 ? text.prefix(60) + "…" : text[...]
       return "\"\(String(short).printable)\""

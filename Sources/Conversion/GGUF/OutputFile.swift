@@ -81,6 +81,18 @@ package final class OutputFile: Sendable {
   /// Where the bytes of the run are.
   var written: FilePath { work }
 
+  /// Writes the whole file and puts it in its place; it is removed on an error.
+  package func finish(_ bytes: [UInt8]) throws {
+    do {
+      try beginIfNeeded()
+      try allocate(bytes.count)
+      try write(bytes, count: bytes.count, at: 0)
+      try commit()
+    } catch {
+      throw leave(error)
+    }
+  }
+
   /// Gives the file its size, and its room where the system can.
   func allocate(_ count: Int) throws(ConversionError) {
     do {

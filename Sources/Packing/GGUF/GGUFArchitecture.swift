@@ -20,6 +20,8 @@ package struct GGUFArchitecture: Sendable {
   package var normOffset: Float = 0
   /// Inner names of matrices that the checkpoint stores `[inputs, outputs]`.
   var transposed: Set<String> = []
+  /// Whether norms and matrices have biases that runtimes ask for.
+  var hasBiases = false
   var isTiedByDefault = false
   /// Whether heads are rotated: then there are keys for base and dimensions.
   var isRotary = true
@@ -108,7 +110,8 @@ package struct GGUFArchitecture: Sendable {
       GGUFKey("n_head", "attention.head_count", .integer, "12", other: "num_attention_heads"),
       GGUFKey("layer_norm_epsilon", "attention.layer_norm_epsilon", .real, "1e-05"),
     ],
-    transposed: ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"], isTiedByDefault: true, isRotary: false)
+    transposed: ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"], hasBiases: true, isTiedByDefault: true,
+    isRotary: false)
 }
 
 /// A number of config.json and the metadata key, after the architecture's name and a dot, that holds it.
@@ -123,6 +126,8 @@ struct GGUFKey: Sendable {
   /// Another name of the configuration's key.
   let other: String?
   let isOptional: Bool
+  /// Whether runtimes refuse a file without it, not only models that need it.
+  var isRequired: Bool { !name.contains("softcapping") && !name.contains("window") }
 
   init(
     _ configuration: String, _ name: String, _ kind: Kind, _ fallback: String? = nil, other: String? = nil,
@@ -162,6 +167,21 @@ extension GGUFArchitecture {
     package let isTransposed: Bool
     /// Position in the order in which GGUF files have them.
     package let rank: Int
+  }
+
+  /// Metadata keys without which runtimes refuse a file, after the architecture's name and a dot.
+  package var requiredKeys: [String] { keys.filter { !$0.isOptional && $0.isRequired }.map(\.name) }
+
+  /// Names of the tensors without which they do, the output head left out: the embedding may serve as one.
+  package func requiredTensors(blockCount: Int) -> [String] {
+    let endings = hasBiases ? [".weight", ".bias"] : [".weight"]
+    let outside = outer.filter { $0.key != Self.head }.values.flatMap { part in
+      part.hasSuffix("norm") ? endings.map { part + $0 } : [part + ".weight"]
+    }
+    return outside
+      + (0..<blockCount).flatMap { layer in
+        inner.values.flatMap { part in endings.map { "blk.\(layer).\(part)\($0)" } }
+      }
   }
 
   /// The prefix of a checkpoint's names, found by the name of its embedding.

@@ -58,7 +58,7 @@ package struct LayoutConfiguration: Sendable {
 
   /// Keys to set in `config.json`.
   package var keys: OrderedDictionary<String, JSONValue> {
-    layout == .mlx
+    layout.isMLX
       ? ["quantization": quantization, "quantization_config": quantization] : ["quantization_config": quantization]
   }
 
@@ -68,15 +68,15 @@ package struct LayoutConfiguration: Sendable {
   }
 
   /// `__metadata__` of the weight files.
-  package var fileMetadata: OrderedDictionary<String, String> { ["format": layout == .mlx ? "mlx" : "pt"] }
+  package var fileMetadata: OrderedDictionary<String, String> { ["format": layout.isMLX ? "mlx" : "pt"] }
 
   private var quantization: JSONValue {
     switch layout {
     case .gptq, .gptqV2: gptq
     case .awq: awq
     case .bitsandbytes: bitsandbytes
-    case .mlx: mlx
-    case .packQuantized, .intQuantized, .floatQuantized, .mxfp4, .nvfp4: compressedTensors
+    case .mlx, .mlxMXFP4: mlx
+    case .packQuantized, .intQuantized, .floatQuantized, .floatQuantizedWeights, .mxfp4, .nvfp4: compressedTensors
     }
   }
 
@@ -97,7 +97,8 @@ package struct LayoutConfiguration: Sendable {
     let names: JSONValue = inBlocks.isEmpty ? .null : .array([.array(modules.map { .string($0.name) })])
     return [
       "quant_method": "gptq", "bits": .integer(main?.bits ?? 4),
-      "group_size": .integer(main?.statedGroupLength ?? -1), "desc_act": false,
+      "group_size": .integer(main?.statedGroupLength ?? -1),
+      "desc_act": .bool(modules.contains { $0.encoding?.hasGroupIndex ?? false }),
       "sym": .bool(main?.levels == .affine(.middle)), "checkpoint_format": .string(layout.rawValue),
       "lm_head": .bool(modules.contains { $0.name == "lm_head" }), "true_sequential": true,
       "damp_percent": .number("0.01"),
@@ -152,7 +153,7 @@ package struct LayoutConfiguration: Sendable {
     func scheme(_ encoding: WeightEncoding?) -> OrderedDictionary<String, JSONValue> {
       [
         "group_size": .integer(encoding?.statedGroupLength ?? 32), "bits": .integer(encoding?.bits ?? 4),
-        "mode": "affine",
+        "mode": .string((layout == .mlx ? MLXLayout.Mode.affine : .mxfp4).rawValue),
       ]
     }
     var members = scheme(Self.mainEncoding(modules))
@@ -171,11 +172,11 @@ package struct LayoutConfiguration: Sendable {
       let targets: [JSONValue] = groups.count == 1 ? ["Linear"] : group.value.map { .string($0) }
       members["group_\(index)"] = [
         "targets": .array(targets), "weights": weightArguments(group.key), "input_activations": activationArguments,
-        "output_activations": .null, "format": .string(layout.rawValue),
+        "output_activations": .null, "format": .string(layout.format),
       ]
     }
     return [
-      "quant_method": "compressed-tensors", "format": .string(layout.rawValue), "quantization_status": "compressed",
+      "quant_method": "compressed-tensors", "format": .string(layout.format), "quantization_status": "compressed",
       "global_compression_ratio": .null, "ignore": .array(unquantized.map { .string($0) }), "kv_cache_scheme": .null,
       "config_groups": .object(members),
     ]
@@ -193,7 +194,7 @@ package struct LayoutConfiguration: Sendable {
       return fields
     }
     switch layout {
-    case .floatQuantized: return .object(arguments(8, "float", true, "channel", nil))
+    case .floatQuantized, .floatQuantizedWeights: return .object(arguments(8, "float", true, "channel", nil))
     case .mxfp4:
       return .object(arguments(4, "float", true, "group", 32).merging(["scale_dtype": "torch.uint8"]) { $1 })
     case .nvfp4:

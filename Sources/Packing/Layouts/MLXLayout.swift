@@ -60,7 +60,7 @@ package struct MLXLayout: WeightLayout {
   package func pack(_ weight: CodedWeight, module: String, workers: Int) throws(LayoutError) -> [[UInt8]] {
     let codes = packedRows(weight.codes, rows: rows, columns: columns, bits: bits, workers: workers)
     guard mode == .affine else {
-      return [codes, try smallFloatCodes(weight.scales, as: scaleType, layout: .mlx, module: module)]
+      return [codes, try smallFloatCodes(weight.scales, as: scaleType, layout: .mlxMXFP4, module: module)]
     }
     let offsets: [Float]
     if case .offset = weight.decoding {

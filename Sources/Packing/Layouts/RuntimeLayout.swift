@@ -7,6 +7,7 @@ package enum RuntimeLayout: String, CaseIterable, Hashable, Sendable {
   case packQuantized = "pack-quantized"
   case intQuantized = "int-quantized"
   case floatQuantized = "float-quantized"
+  case floatQuantizedWeights = "float-quantized-weight-only"
   case mxfp4 = "mxfp4-pack-quantized"
   case nvfp4 = "nvfp4-pack-quantized"
   case gptq
@@ -14,6 +15,7 @@ package enum RuntimeLayout: String, CaseIterable, Hashable, Sendable {
   case awq
   case bitsandbytes
   case mlx
+  case mlxMXFP4 = "mlx-mxfp4"
 
   /// One line for help texts.
   package var summary: String {
@@ -21,26 +23,33 @@ package enum RuntimeLayout: String, CaseIterable, Hashable, Sendable {
     case .packQuantized: "compressed-tensors, integers without quantized activations (vLLM, transformers)"
     case .intQuantized: "compressed-tensors, int8 weights and activations (vLLM, transformers)"
     case .floatQuantized: "compressed-tensors, FP8 weights and activations (vLLM, transformers)"
+    case .floatQuantizedWeights: "compressed-tensors, FP8 weights without quantized activations (vLLM, transformers)"
     case .mxfp4: "compressed-tensors, MXFP4 weights"
     case .nvfp4: "compressed-tensors, NVFP4 weights"
     case .gptq: "AutoGPTQ's, zero points stored less one (vLLM, transformers, GPTQModel)"
     case .gptqV2: "GPTQModel's, zero points as they are"
     case .awq: "AutoAWQ's gemm, 4 bits (vLLM, transformers, mlx-lm)"
     case .bitsandbytes: "NF4, FP4 and int8 of bitsandbytes (transformers)"
-    case .mlx: "MLX's affine and float modes (mlx-lm)"
+    case .mlx: "MLX's affine mode (mlx-lm)"
+    case .mlxMXFP4: "MLX's mxfp4 mode (mlx-lm)"
     }
   }
 
   /// The value of `quant_method`, nil for MLX, which has none.
   package var quantMethod: String? {
     switch self {
-    case .packQuantized, .intQuantized, .floatQuantized, .mxfp4, .nvfp4: "compressed-tensors"
+    case .packQuantized, .intQuantized, .floatQuantized, .floatQuantizedWeights, .mxfp4, .nvfp4: "compressed-tensors"
     case .gptq, .gptqV2: "gptq"
     case .awq: "awq"
     case .bitsandbytes: "bitsandbytes"
-    case .mlx: nil
+    case .mlx, .mlxMXFP4: nil
     }
   }
+
+  package var isMLX: Bool { self == .mlx || self == .mlxMXFP4 }
+
+  /// `format` of compressed-tensors, which does not tell whether activations are quantized.
+  package var format: String { self == .floatQuantizedWeights ? Self.floatQuantized.rawValue : rawValue }
 }
 
 /// What encodings a layout takes.
@@ -54,6 +63,8 @@ package struct LayoutRules: Hashable, Sendable {
   package var scaleTypes: Set<ElementType> = ElementType.floats
   package var allowsNestedScales = false
   package var allowsNegativeScales = false
+  /// Whether groups may follow the order of activations, with a group number stored for every input.
+  package var allowsGroupIndex = false
   /// Whether weights of one model may have different schemes.
   package var allowsMixedSchemes = true
   /// What outputs and inputs of a layer must be multiples of.
@@ -72,14 +83,16 @@ extension RuntimeLayout {
       rules.widths = [.middle: [2, 4, 8], .integer: [2, 4, 8]]
       rules.groupLengths = nil
     case .intQuantized: rules.widths = [.middle: [8]]
-    case .floatQuantized, .mxfp4, .nvfp4:
+    case .floatQuantized, .floatQuantizedWeights: rules.isFloat = true
+    case .mxfp4, .mlxMXFP4, .nvfp4:
       rules.isFloat = true
-      rules.inputMultiple = self == .mxfp4 ? 32 : self == .nvfp4 ? 16 : 1
+      rules.inputMultiple = self == .nvfp4 ? 16 : 32
     case .gptq, .gptqV2:
       rules.widths = [.middle: GPTQLayout.widths, .integer: GPTQLayout.widths]
       rules.groupLengths = [16, 32, 64, 128, 256, 512, 1024]
       rules.scaleTypes = [.f16]
       (rules.outputMultiple, rules.inputMultiple) = (32, 32)
+      rules.allowsGroupIndex = true
     case .awq:
       rules.widths = [.middle: [4], .integer: [4]]
       rules.takesRows = false
@@ -132,8 +145,7 @@ extension RuntimeLayout {
   /// Whether weights of this encoding have a place in the layout, whatever their shape.
   package func holds(_ encoding: WeightEncoding) -> Bool {
     let rules = rules
-    // Groups in the order of activations are read, but not written.
-    guard encoding.outliers == nil, !encoding.hasGroupIndex else { return false }
+    guard encoding.outliers == nil, rules.allowsGroupIndex || !encoding.hasGroupIndex else { return false }
     switch encoding.levels {
     case .affine(let zeroPoint):
       guard rules.widths[zeroPoint]?.contains(encoding.bits) ?? false else { return false }
@@ -206,7 +218,8 @@ extension RuntimeLayout {
     case .mlx:
       return MLXLayout(
         mode: .affine, rows: rows, columns: columns, bits: encoding.bits, groupLength: length, scaleType: scaleType)
-    case .floatQuantized, .mxfp4, .nvfp4: return try floatLayout(of: module, shape: shape)
+    case .floatQuantized, .floatQuantizedWeights, .mxfp4, .nvfp4, .mlxMXFP4:
+      return try floatLayout(of: module, shape: shape)
     }
   }
 
@@ -217,6 +230,8 @@ extension RuntimeLayout {
     return switch self {
     case .mxfp4: FourBitFloatLayout(.mxfp4, rows: shape[0], columns: shape[1])
     case .nvfp4: FourBitFloatLayout(.nvfp4, rows: shape[0], columns: shape[1])
+    case .mlxMXFP4:
+      MLXLayout(mode: .mxfp4, rows: shape[0], columns: shape[1], bits: 4, groupLength: 32, scaleType: .f8E8M0)
     default:
       NaiveQuantizedLayout(rows: shape[0], columns: shape[1], codeType: .f8E4M3, scaleType: .f32)
     }

@@ -1,0 +1,36 @@
+import Calibration
+import Checkpoints
+import Models
+import OrderedCollections
+import Packing
+import Quantization
+
+extension ImportanceMatrix {
+  /// E[x²] of the inputs of every layer, whichever way its weight is stored, from what was gathered of them.
+  /// - Parameters:
+  ///   - source: the model that the evidence is of.
+  ///   - configuration: its config.json.
+  ///   - datasets: the names of the texts.
+  /// - Throws: where GGUF has no names for the model, or the evidence says nothing of its layers.
+  package init(
+    _ inputs: some Sequence<InputEvidence>, of source: any WeightSource, configuration: JSONValue?, datasets: [String]
+  ) throws(GGUFError) {
+    let modelType = configuration?["model_type"]?.string ?? ""
+    guard let architecture = GGUFArchitecture.of(modelType: modelType) else {
+      throw GGUFError(file: source.place, .unknownModelType(modelType))
+    }
+    var statistics: OrderedDictionary<String, FeatureStatistics> = [:]
+    for input in inputs {
+      for layer in input.layers {
+        statistics[
+          layer.weight, default: FeatureStatistics(dimension: input.dimension, threshold: input.statistics.threshold)
+        ].merge(input.statistics)
+      }
+    }
+    self.init(statistics, of: architecture, tensorNames: source.tensorNames)
+    guard !means.isEmpty else {
+      throw GGUFError(file: source.place, .importance("the evidence says nothing of the layers of this model"))
+    }
+    self.datasets = datasets
+  }
+}
