@@ -4,6 +4,7 @@ import Conversion
 import Evaluation
 import Foundation
 import Kernels
+import Models
 import Packing
 import Quantization
 import Synchronization
@@ -89,7 +90,7 @@ import Testing
     try Converter(
       plan: plan, toolVersion: version, workers: 2, windows: windows,
       resources: RunResources(activationMemory: 1 << 30, spillFolder: folder.path)
-    ).run(into: output, goingOnFrom: earlier, onCalibration: { $0 < stop.calibration }) { $0.done < stop.bytes }
+    ).run(into: output, goingOnFrom: earlier, onCalibration: { $0.share < stop.calibration }) { $0.done < stop.bytes }
   }
 
   private func staging(_ name: String) -> FilePath { folder.appending(".\(name).partial") }
@@ -307,5 +308,13 @@ import Testing
       }
       #expect(found == value)
     }
+  }
+}
+
+extension WorkProgress {
+  /// Of all operations, those that are done.
+  fileprivate var share: Double {
+    let whole = total.values.reduce(0, +)
+    return whole > 0 ? done.values.reduce(0, +) / whole : 0
   }
 }
