@@ -139,14 +139,15 @@ final class CalibrationMeter {
 
   /// A step is done; of no kind does a block count for more than was planned.
   func add(_ kind: WorkProgress.Kind, _ amount: Double) throws {
-    let most = (before[kind] ?? 0) + (planned[kind] ?? 0)
-    progress.done[kind] = min(most, (progress.done[kind] ?? 0) + amount)
+    if let whole = planned[kind] {
+      progress.done[kind] = min((before[kind] ?? 0) + whole, (progress.done[kind] ?? 0) + amount)
+    }
     try tell()
   }
 
   /// A share of a kind of work in this block is done.
   func set(_ kind: WorkProgress.Kind, share: Double) throws {
-    progress.done[kind] = (before[kind] ?? 0) + share * (planned[kind] ?? 0)
+    if let amount = planned[kind] { progress.done[kind] = (before[kind] ?? 0) + share * amount }
     try tell()
   }
 

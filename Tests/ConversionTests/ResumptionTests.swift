@@ -90,7 +90,7 @@ import Testing
     try Converter(
       plan: plan, toolVersion: version, workers: 2, windows: windows,
       resources: RunResources(activationMemory: 1 << 30, spillFolder: folder.path)
-    ).run(into: output, goingOnFrom: earlier, onCalibration: { $0.share < stop.calibration }) { $0.done < stop.bytes }
+    ).run(into: output, goingOnFrom: earlier, onCalibration: { $0.place < stop.calibration }) { $0.done < stop.bytes }
   }
 
   private func staging(_ name: String) -> FilePath { folder.appending(".\(name).partial") }
@@ -312,9 +312,6 @@ import Testing
 }
 
 extension WorkProgress {
-  /// Of all operations, those that are done.
-  fileprivate var share: Double {
-    let whole = total.values.reduce(0, +)
-    return whole > 0 ? done.values.reduce(0, +) / whole : 0
-  }
+  /// How far it is through the blocks, from 0 to 1.
+  fileprivate var place: Double { (Double(block ?? 0) + blockShare) / Double(max(1, blockCount)) }
 }
