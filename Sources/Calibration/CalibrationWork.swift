@@ -76,7 +76,7 @@ struct CalibrationCosts {
   func scale(_ block: BlockDescription) -> Double {
     guard scales, !roundsAfterScaling else { return 0 }
     return linears(block).reduce(0) {
-      $0 + Double($1.outputs) * Double($1.inputs) * (20_000 + 20 * Double($1.inputs))
+      $0 + Double($1.outputs) * Double($1.inputs) * (80_000 + 20 * Double($1.inputs))
     }
   }
 
