@@ -49,7 +49,8 @@ extension Plan {
       throw .layout(
         .unsupportedModel(
           layout, modelType: model.description.modelType,
-          reason: "its layers are stored [inputs, outputs]; it can be converted without --layout"))
+          reason: "its layers are stored [inputs, outputs], which no runtime of this layout reads; convert to a .gguf file, which"
+            + " has them the other way round, or without --layout"))
     }
     guard !layout.isMLX, layout != .bitsandbytes else { return }
     var schemes: [String: String?] = [:]
