@@ -5,7 +5,7 @@ SWIFT ?= swift
 PROGRAM := .build/release/convert-model
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
-.PHONY: demo test build setup lint format bench interop install uninstall clean
+.PHONY: demo test build setup lint format bench interop fuzz fuzz-replay torture install uninstall clean
 
 demo: build
 	rm -rf demo-output
@@ -49,6 +49,22 @@ TEXT ?= ../shared/text/eval.txt
 interop: build
 	$(PEER) Tests/Interop/layouts.py $(PROGRAM) $(MODEL) $(TEXT) --page Docs/Interop.md
 	$(PEER) Tests/Interop/gguf.py $(PROGRAM) $(MODEL) --text $(TEXT) $(if $(LLAMA),--llama $(LLAMA))
+
+# Every reader of files is given changed inputs for MINUTES together; Tests/Fuzz/run takes single targets, too.
+MINUTES ?= 10
+fuzz: build
+	Tests/Fuzz/build
+	Tests/Fuzz/run $(MINUTES)
+
+# The known inputs again, with address sanitizer.
+fuzz-replay: build
+	Tests/Fuzz/build
+	Tests/Fuzz/run replay
+
+# Conversions killed KILLS times at random moments, and gone on with: the bytes must be those of undisturbed ones.
+KILLS ?= 200
+torture: build
+	Tests/Torture/torture.py $(PROGRAM) --kills $(KILLS)
 
 # One binary with the Swift libraries inside, completions for three shells, and the manual page.
 # OpenBLAS goes in, too: a folder with its archives alone comes first on the linker's way.

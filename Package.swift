@@ -157,7 +157,11 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(
       name: "ReportsTests",
-      dependencies: ["Checkpoints", "Kernels", "Quantization", "Reports", "TestSupport"], swiftSettings: settings),
+      dependencies: [
+        "Checkpoints", "Kernels", "Quantization", "Reports", "TestSupport",
+        .product(name: "OrderedCollections", package: "swift-collections"),
+      ],
+      swiftSettings: settings),
     .testTarget(
       name: "EvaluationTests",
       dependencies: [
@@ -202,10 +206,19 @@ let package = Package(
         .product(name: "SystemPackage", package: "swift-system"),
       ],
       swiftSettings: settings),
+    // Also the sources of the fuzzer, which Tests/Fuzz/build makes.
+    .testTarget(
+      name: "Fuzz",
+      dependencies: [
+        "Calibration", "Checkpoints", "Conversion", "Evaluation", "Kernels", "Models", "Packing", "Reports",
+        "TestSupport", "Tokenizers", .product(name: "SystemPackage", package: "swift-system"),
+      ],
+      path: "Tests/Fuzz", exclude: ["build", "run"], swiftSettings: settings),
     .testTarget(
       name: "ConvertModelTests",
       dependencies: [
-        "Checkpoints", "ConvertModel", "TestSupport",
+        "Checkpoints", "ConvertModel", "Kernels", "TestSupport",
+        .product(name: "OrderedCollections", package: "swift-collections"),
         .product(name: "Subprocess", package: "swift-subprocess"),
         .product(name: "SystemPackage", package: "swift-system"),
       ],

@@ -48,6 +48,10 @@ GROUPS = [
         "scripts": ["generate/gguf_goldens.py"], "command": "python gguf_goldens.py LIBGGML",
         "made_with": "gguf 0.19.0, ggml of llama-cpp-python 0.3.36, numpy 2.4.6, safetensors 0.8.0", "seed": 50}),
     ("malformed", ["malformed/**/*"], {"scripts": ["generate/malformed.py"], "command": "python malformed.py"} | PLAIN),
+    ("fuzz", ["fuzz/**/*"], {
+        "scripts": ["generate/fuzz_seeds.py"], "command": "python fuzz_seeds.py PROGRAM",
+        "made_with": "convert-model 0.1.0, Python 3.11; what does not begin with seed- was found by `make fuzz`",
+        "seed": None}),
     ("accepted", ["accepted/**/*"], {"scripts": ["generate/accepted.py"], "command": "python accepted.py"} | PLAIN),
 ]
 

@@ -38,6 +38,25 @@ package struct BlockCalibration {
   /// Changes the weight of a problem to what was made of it; called for each layer in turn.
   package typealias Quantizer = (LayerProblem) throws -> Void
 
+  /// Where a run is taken up that was interrupted, and what is told to be able to.
+  package struct Milestones {
+    /// The first block that is not done.
+    package let first: Int
+    let restore: (_ states: HiddenStates, _ track: Int) throws -> Void
+    let onBlock: (_ next: Int, _ states: [HiddenStates]) throws -> Void
+
+    /// - Parameters:
+    ///   - first: the first block that is not done.
+    ///   - restore: fills the states that go into that block, of each track in turn; called where `first` is above 0.
+    ///   - onBlock: a block is done; gets the states that go into the next, none after the last.
+    package init(
+      first: Int, restore: @escaping (_ states: HiddenStates, _ track: Int) throws -> Void,
+      onBlock: @escaping (_ next: Int, _ states: [HiddenStates]) throws -> Void
+    ) {
+      (self.first, self.restore, self.onBlock) = (first, restore, onBlock)
+    }
+  }
+
   /// What is done at each input of linear layers.
   enum Purpose {
     /// Before it, inputs may be scaled.
@@ -70,7 +89,7 @@ package struct BlockCalibration {
   }
 
   /// Tokens that go through a step together.
-  private static let groupTokens = 4096
+  package static let groupTokens = 4096
 
   /// Windows that go through the steps together, and their rows in the states.
   struct Group {
@@ -95,9 +114,8 @@ package struct BlockCalibration {
         pending = []
       }
       for window in part where !window.isEmpty {
-        // The held-out windows are one group: their inputs are kept while a layer is worked on.
         let count = pending.reduce(0) { $0 + $1.count }
-        if !isHeldOut, count > 0, count + window.count > Self.groupTokens { close() }
+        if count > 0, count + window.count > Self.groupTokens { close() }
         pending.append(window)
       }
       close()
@@ -113,36 +131,48 @@ package struct BlockCalibration {
   /// - Parameters:
   ///   - isWanted: whether a layer is to be quantized; the others run as they are.
   ///   - scaling: what is to be scaled before; nil: nothing.
-  ///   - onProgress: the share of the blocks' steps that are done; returns false to stop.
+  ///   - onProgress: how far it is; returns false to stop.
+  ///   - learned: tokens that `finish` sees in a block, in all of its steps: what its progress is weighed by.
   ///   - finish: called for each block in turn, where the original model runs along.
   package func run(
     isWanted: @escaping (LinearDescription) -> Bool, scaling: ScalingRequest? = nil,
-    onProgress: @escaping (Double) -> Bool, finish: Finisher? = nil, quantize: @escaping Quantizer
+    onProgress: @escaping (WorkProgress) -> Bool, milestones: Milestones? = nil, learned: Double = 0,
+    finish: Finisher? = nil, quantize: @escaping Quantizer
   ) throws {
-    try walk(isWanted: isWanted, onProgress: onProgress, .quantize(quantize, scaling), finish: finish)
+    try walk(
+      isWanted: isWanted, onProgress: onProgress, .quantize(quantize, scaling), milestones: milestones,
+      learned: learned, finish: finish)
   }
 
   func walk(
-    isWanted: @escaping (LinearDescription) -> Bool, onProgress: @escaping (Double) -> Bool, _ purpose: Purpose,
-    finish: Finisher? = nil
+    isWanted: @escaping (LinearDescription) -> Bool, onProgress: @escaping (WorkProgress) -> Bool, _ given: Purpose,
+    milestones: Milestones? = nil, learned: Double = 0, finish: Finisher? = nil
   ) throws {
     let description = forward.model.description
+    let firstBlock = milestones?.first ?? 0
+    guard firstBlock < description.blocks.count else { return }
+    let meter = CalibrationMeter(
+      description.blocks, from: firstBlock, costs(isWanted: isWanted, given, learned: learned), report: onProgress)
+    let purpose = Self.metered(given, meter)
     let groups = groups()
     let count = groups.last?.rows.upperBound ?? 0
     let trackCount = options.runsOriginal ? 2 : 1
     let states = try (0..<trackCount).map { _ in try self.states(tokens: count, width: description.hiddenSize) }
     let tables = ModelRotaryTables(description, length: groups.map(\.batch.longest).max() ?? 1)
-    for states in states {
+    for (track, states) in states.enumerated() {
+      if let milestones, firstBlock > 0 {
+        try milestones.restore(states, track)
+        continue
+      }
       for group in groups {
         try states.update(group.rows) { hidden in try forward.embed(group.tokens, group.batch, into: hidden) }
       }
     }
-    // Layers take about a tenth of the time of a block that is worked on as a whole.
-    let layerShare = finish == nil ? 1 : 0.1
-    for (index, block) in description.blocks.enumerated() {
-      func report(_ share: Double) throws {
-        guard onProgress((Double(index) + share) / Double(description.blocks.count)) else { throw CancellationError() }
-      }
+    func end(_ block: Int) throws {
+      try milestones?.onBlock(block + 1, block + 1 < description.blocks.count ? states : [])
+    }
+    for (index, block) in description.blocks.enumerated().dropFirst(firstBlock) {
+      try meter.begin(block: index)
       let inputs = try finish.map { _ in try self.states(tokens: count, width: description.hiddenSize) }
       if let inputs { try copy(states[0], to: inputs, groups) }
       var weights = try states.map { _ in try forward.weights(ofBlock: index) }
@@ -155,6 +185,7 @@ package struct BlockCalibration {
           workers: options.workers, request: scaling, handOut: handOut,
           makeStates: { try self.states(tokens: count, width: $0) }
         ).run(&weights)
+        try meter.set(.scale, share: 1)
         if scaling.handsOut {
           // The layers are quantized already; what is left is to go through the block.
           for group in groups where index + 1 < description.blocks.count {
@@ -163,7 +194,8 @@ package struct BlockCalibration {
             }
           }
           for weights in weights { forward.pool.give(weights.matrices) }
-          try report(1)
+          try end(index)
+          try meter.endBlock()
           continue
         }
       }
@@ -178,7 +210,7 @@ package struct BlockCalibration {
         tables: tables[block], pool: forward.pool, options: options, place: forward.model.source.place,
         isWanted: isWanted, purpose: purpose, scalings: scalings,
         makeStates: { try self.states(tokens: count, width: $0) },
-        step: { stage in try report(layerShare * Double(stage) / 5) })
+        meter: meter)
       try run.run()
       if let finish, let inputs, states.count > 1 {
         let problem = BlockTuning.Problem(
@@ -186,7 +218,7 @@ package struct BlockCalibration {
           windows: windowRows(groups, heldOut: false), heldOut: windowRows(groups, heldOut: true),
           tables: tables[block], pool: forward.pool)
         var weights = tracks[0].weights
-        for (place, norm) in try finish(problem, index, { try report(layerShare + (1 - layerShare) * $0) }) {
+        for (place, norm) in try finish(problem, index, { try meter.set(.learn, share: $0) }) {
           weights[place] = norm
         }
         try copy(inputs, to: states[0], groups)
@@ -197,7 +229,38 @@ package struct BlockCalibration {
         }
       }
       for track in tracks { forward.pool.give(track.weights.matrices) }
+      try end(index)
+      try meter.endBlock()
     }
+  }
+
+  var blocks: [BlockDescription] { forward.model.description.blocks }
+
+  /// The same with each layer that is handed out told to a meter, before and after.
+  private static func metered(_ purpose: Purpose, _ meter: CalibrationMeter) -> Purpose {
+    guard case .quantize(let quantize, let scaling) = purpose else { return purpose }
+    return .quantize(
+      { problem in
+        try meter.begin(problem.linear)
+        try quantize(problem)
+        try meter.end(problem.linear)
+      }, scaling)
+  }
+
+  func costs(
+    isWanted: @escaping (LinearDescription) -> Bool, _ purpose: Purpose, learned: Double
+  ) -> CalibrationCosts {
+    var (sumsHessians, quantizes, scales, rounds) = (true, true, false, false)
+    switch purpose {
+    case .observe(let evidence, _): (sumsHessians, quantizes) = (evidence.sumsHessians, false)
+    case .quantize(_, let scaling): (scales, rounds) = (scaling != nil, scaling?.handsOut ?? false)
+    }
+    func count(_ windows: [[Int32]]) -> Double { Double(windows.reduce(0) { $0 + $1.count }) }
+    return CalibrationCosts(
+      tokens: count(windows), heldOut: count(heldOut), length: Double((windows + heldOut).map(\.count).max() ?? 1),
+      tracks: options.runsOriginal ? 2 : 1, sumsHessians: sumsHessians, quantizes: quantizes, scales: scales,
+      roundsAfterScaling: rounds,
+      learned: learned, isWanted: isWanted)
   }
 
   private func windowRows(_ groups: [Group], heldOut: Bool) -> [Range<Int>] {
@@ -248,7 +311,7 @@ package struct BlockCalibration {
     let purpose: Purpose
     let scalings: [LinearDescription: LayerScaling]
     let makeStates: (_ width: Int) throws -> HiddenStates
-    let step: (Int) throws -> Void
+    let meter: CalibrationMeter
 
     private var tracks: [Track] { [quantized] + (original.map { [$0] } ?? []) }
     private var width: Int { quantized.states.width }
@@ -257,8 +320,8 @@ package struct BlockCalibration {
       try work(on: block.attention.input, \.attentionInput, width: width) { track, group, x in
         try track.states.read(groups[group].rows) { track.forward.attentionInput($0, into: x) }
       }
-      try step(1)
       for track in tracks { try attend(track) }
+      try meter.add(.run, meter.costs.attend(block))
       // The original goes ahead: what its stream is after a branch is what the quantized layer aims at.
       if let original, !block.isParallel { try addAttention(original) }
       try work(
@@ -269,15 +332,14 @@ package struct BlockCalibration {
           copyColumns(MatrixColumns($0, from: 0), into: x, at: 0, count: x.rows)
         }
       }
-      try step(2)
       if !block.isParallel { try addAttention(quantized) }
+      try meter.add(.run, meter.costs.product(block.attention.output))
       switch block.feedForward {
       case .gated(let input, let output, _): try feedForward(input, output)
       case .plain(let input, let output, _): try feedForward(ProjectionDescription([input]), output)
       case .mixture(let mixture): try self.mixture(mixture)
       }
       if block.isParallel { try tracks.forEach(addAttention) }
-      try step(5)
     }
 
     /// Whether a branch's output is added to the stream as it is, and nothing else is added or done to it.
@@ -308,7 +370,6 @@ package struct BlockCalibration {
       try work(on: input, \.feedForward[0].input, width: width) { track, group, x in
         try track.states.read(groups[group].rows) { track.forward.feedForwardInput($0, into: x) }
       }
-      try step(3)
       // The activations are kept, on disk if need be: computing them twice would cost more.
       let inners = try tracks.map { track in
         let inners = try makeStates(output.inputs)
@@ -319,6 +380,7 @@ package struct BlockCalibration {
         }
         return inners
       }
+      try meter.add(.run, meter.costs.inner(input, output))
       func add(_ track: Track) throws {
         for group in groups {
           let branch = pool.take(rows: group.rows.count, columns: width)
@@ -338,8 +400,8 @@ package struct BlockCalibration {
           copyColumns(MatrixColumns($0, from: 0), into: x, at: 0, count: x.rows)
         }
       }
-      try step(4)
       try add(quantized)
+      try meter.add(.run, meter.costs.product(output))
     }
 
     /// Gives a body what the feed-forward layer reads.
@@ -383,7 +445,6 @@ package struct BlockCalibration {
           pool.give(x)
         }
       }
-      try step(4)
       for track in tracks {
         for (index, group) in groups.enumerated() {
           let branch = pool.take(rows: group.rows.count, columns: width)
@@ -407,12 +468,15 @@ package struct BlockCalibration {
     ) throws {
       let wanted = projection.linears.filter(isWanted)
       guard !wanted.isEmpty else { return }
+      try meter.begin(wanted[0])
+      let share = chosen == nil ? 1 : meter.costs.share(of: block)
       let handOut: LayerHandOut
       switch purpose {
       case .observe(let evidence, let receive):
         let names = wanted.map { EvidencedLayer($0) }
         let input = try observe(names, width: width, rows: chosen, evidence) { try fill(quantized, $0, $1) }
-        return try receive(input)
+        try receive(input)
+        return try meter.add(.gather, meter.costs.gather(projection, share: share))
       case .quantize(let quantize, _):
         handOut = LayerHandOut(
           pool: pool, keepsWeights: options.usesOriginalInputs, isWanted: isWanted, quantize: quantize)
@@ -420,7 +484,11 @@ package struct BlockCalibration {
       let loaded = layer(quantized.weights)
       var hessian = Hessian(dimension: width)
       let target = original.map { _ in OutputTarget(inputs: width, outputs: meetsStream ? projection.outputs : nil) }
-      var heldOut: HeldOutInputs?
+      let heldOut = HeldOutCollection(
+        tokens: groups.indices.reduce(0) {
+          $0 + (groups[$1].isHeldOut ? chosen?[$1].count ?? groups[$1].rows.count : 0)
+        },
+        width: width, otherWidth: original == nil ? nil : meetsStream ? projection.outputs : width, pool)
       for (index, group) in groups.enumerated() {
         let count = chosen?[index].count ?? group.rows.count
         guard count > 0 else { continue }
@@ -434,9 +502,11 @@ package struct BlockCalibration {
           let bounds = group.batch.sequences.map { range in
             chosen.map { $0[index].count { $0 < range.lowerBound } } ?? range.lowerBound
           }
-          let aim = try meetsStream ? original.map { try streamAim(of: $0, group, bias: loaded.bias) } : nil
-          heldOut = HeldOutInputs(
-            inputs: x, originals: try aim == nil ? original.map(filled) : nil, aim: aim, bounds: bounds + [count])
+          let other = try original.map { original in
+            try meetsStream ? streamAim(of: original, group, bias: loaded.bias) : filled(original)
+          }
+          heldOut.add(x, other, bounds: bounds)
+          pool.give([x, other].compactMap(\.self))
           continue
         }
         do {
@@ -457,8 +527,10 @@ package struct BlockCalibration {
         }
         pool.give(x)
       }
-      try handOut(projection, loaded, hessian, target, heldOut, scalings, routedTokens: routed)
-      if let heldOut { pool.give([heldOut.inputs, heldOut.originals, heldOut.aim].compactMap(\.self)) }
+      try meter.add(.gather, meter.costs.gather(projection, share: share))
+      try handOut(
+        projection, loaded, hessian, target, heldOut.inputs(isAim: meetsStream), scalings, routedTokens: routed)
+      heldOut.free()
     }
 
     /// What a layer should give, without its bias, for the stream to become that of the original model.

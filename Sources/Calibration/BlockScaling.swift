@@ -3,7 +3,7 @@ import Models
 import Quantization
 
 /// How the input of a layer was scaled before the layer was quantized.
-package struct LayerScaling: Hashable, Sendable {
+package struct LayerScaling: Hashable, Codable, Sendable {
   /// Of the input, such as `model.layers.0. attention input`.
   package let group: String
   /// The tensors that take the division; empty where nothing was scaled.

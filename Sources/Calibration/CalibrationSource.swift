@@ -20,6 +20,8 @@ package struct CalibrationSource: Hashable, Sendable {
     self.weight = weight
   }
 
+  package var isSelfWritten: Bool { origin == .model }
+
   /// The word that names the default text in an option; a file of that name is `./default`.
   package static let defaultName = "default"
 

@@ -2,16 +2,16 @@ import Checkpoints
 import OrderedCollections
 
 /// The tokens that a model is calibrated with, as windows that it sees one by one, and windows held out to judge by.
-package struct CalibrationWindows: Hashable, Sendable {
+package struct CalibrationWindows: Hashable, Codable, Sendable {
   /// How documents become windows.
-  package enum Layout: String, CaseIterable, Sendable {
+  package enum Layout: String, CaseIterable, Codable, Sendable {
     /// A source's documents one after another, cut into windows that are all full.
     case packed
     /// Each document its own window, cut off at the sequence length. Shorter ones stay shorter: no padding is run.
     case padded
   }
 
-  package struct Options: Hashable, Sendable {
+  package struct Options: Hashable, Codable, Sendable {
     /// Windows to calibrate with, over all sources; at least 1.
     package var samples: Int
     /// Tokens of a full window; at least 2.
@@ -34,7 +34,7 @@ package struct CalibrationWindows: Hashable, Sendable {
   }
 
   /// What one source gave.
-  package struct Contribution: Hashable, Sendable {
+  package struct Contribution: Hashable, Codable, Sendable {
     package let name: String
     package let bytes: Int
     /// Of all windows; the shares add up to 1.

@@ -10,17 +10,17 @@ extension BlockCalibration {
   /// than the forward pass; one input's evidence is in memory at a time, unless `receive` keeps it.
   /// - Parameters:
   ///   - isWanted: whether a layer's evidence is needed.
-  ///   - onProgress: the share of the blocks' steps that are done; returns false to stop.
+  ///   - onProgress: how far it is; returns false to stop.
   /// - Throws: `EvidenceError` naming the layer and the feature whose value is not finite.
   package func collect(
     _ evidence: EvidenceOptions, isWanted: @escaping (LinearDescription) -> Bool = { _ in true },
-    onProgress: @escaping (Double) -> Bool, receive: @escaping (InputEvidence) throws -> Void
+    onProgress: @escaping (WorkProgress) -> Bool, receive: @escaping (InputEvidence) throws -> Void
   ) throws {
     try asGiven.walk(isWanted: isWanted, onProgress: onProgress, .observe(evidence, receive))
   }
 
   /// The evidence of all inputs at once.
-  package func collect(_ evidence: EvidenceOptions, onProgress: @escaping (Double) -> Bool) throws -> Evidence {
+  package func collect(_ evidence: EvidenceOptions, onProgress: @escaping (WorkProgress) -> Bool) throws -> Evidence {
     var result = Evidence()
     try collect(evidence, onProgress: onProgress) { result.append($0) }
     return result

@@ -30,7 +30,7 @@ struct LineReader: ~Copyable {
     precondition(bufferSize > 0)
     (descriptor, size) = try openForReading(path)
     file = path.string
-    buffer = [UInt8](repeating: 0, count: bufferSize)
+    buffer = [UInt8](repeating: 0, count: min(bufferSize, max(size, 1)))
   }
 
   deinit { try? descriptor.close() }

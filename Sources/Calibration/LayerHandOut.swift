@@ -29,6 +29,13 @@ package struct HeldOutInputs: Sendable {
   package let aim: Matrix?
   /// The first row of each window, and the end.
   package let bounds: [Int]
+
+  package init(inputs: Matrix, originals: Matrix?, aim: Matrix?, bounds: [Int]) {
+    self.inputs = inputs
+    self.originals = originals
+    self.aim = aim
+    self.bounds = bounds
+  }
 }
 
 /// Has the layers of a projection quantized, in the order of rows that the checkpoint has.

@@ -40,7 +40,7 @@ extension HiddenStates {
 }
 
 /// What learning did to the loss on windows that no step was taken on.
-package struct LearningOutcome: Hashable, Sendable {
+package struct LearningOutcome: Hashable, Codable, Sendable {
   /// The loss of the start.
   package let before: Double
   /// The loss of what is kept: the least of all that were measured, the start's among them.

@@ -5,7 +5,7 @@ import Quantization
 /// gains (arXiv 2208.07339, section 3.2).
 ///
 /// Weights are rounded row by row, inputs token by token, as `multiplyIntegers` runs them.
-package struct SplitErrors: Hashable, Sendable {
+package struct SplitErrors: Hashable, Codable, Sendable {
   /// ‖y − ŷ‖ / ‖y‖ over the tokens, where ŷ has the outlier columns apart. Zero where y and ŷ are zero.
   package let split: Double
   /// The same where all columns are integers.

@@ -95,8 +95,11 @@ package func readWhole(_ path: FilePath, limit: Int = SafetensorsHeader.sizeLimi
 }
 
 /// Reads a JSON file whose top level is an object.
-package func readJSONObject(_ path: FilePath) throws(CheckpointError) -> JSONValue {
-  let bytes = try readWhole(path)
+/// - Parameter limit: bytes that the file may have.
+package func readJSONObject(
+  _ path: FilePath, limit: Int = SafetensorsHeader.sizeLimit
+) throws(CheckpointError) -> JSONValue {
+  let bytes = try readWhole(path, limit: limit)
   do {
     let value = try JSONParser.parse(bytes)
     guard value.object != nil else { throw CheckpointError(file: path.string, .notAnObject) }

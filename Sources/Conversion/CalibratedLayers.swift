@@ -8,7 +8,7 @@ import Quantization
 import SystemPackage
 
 /// What a calibrated method made of one tensor, or of one expert in it.
-package struct LayerOutcome: Hashable, Sendable {
+package struct LayerOutcome: Hashable, Codable, Sendable {
   package let tensor: String
   /// Position among the experts that the tensor stacks.
   package let expert: Int?
@@ -20,11 +20,15 @@ package struct LayerOutcome: Hashable, Sendable {
   package let routedTokens: Int?
   /// Share added to the diagonal of the Hessian; nil where the layer was rounded to nearest.
   package let dampening: Double?
+  /// The share that was to be added; less than `dampening` where the Hessian could not be factored with it.
+  package let askedDampening: Double?
   package let deadColumns: Int
   /// Why the layer was rounded to nearest instead.
   package let fallback: String?
   /// On tokens that were not calibrated on; nil where none reached the layer.
   package let heldOut: HeldOutErrors?
+  /// Of the input as the layer reads it; nil where no token reached it.
+  package let features: FeatureStrengths?
   /// How the layer's input was scaled; nil where scaling was not asked for.
   package var scaling: LayerScaling?
 }
@@ -57,13 +61,16 @@ struct CalibratedLayers {
   }
 
   /// - Parameters:
-  ///   - onProgress: the share that is done; false stops the work.
+  ///   - record: receives what came of the layers.
+  ///   - milestones: where a run is taken up; nil: it begins, and cannot be.
+  ///   - onProgress: how far it is; false stops the work.
   ///   - rewrite: receives the values of tensors that are kept, but changed, with their first element.
   func run(
-    onProgress: @escaping (Double) -> Bool,
+    into record: CalibrationRecord, milestones: BlockCalibration.Milestones?,
+    onProgress: @escaping (WorkProgress) -> Bool,
     rewrite: @escaping (_ tensor: Plan.Tensor, _ first: Int, _ values: [Float]) throws -> Void,
     write: @escaping TileWriter
-  ) throws -> (layers: [LayerOutcome], learning: [LearningRecord]) {
+  ) throws {
     let options = plan.recipe.calibration
     var wanted: [String: (tensor: Plan.Tensor, scheme: WeightScheme)] = [:]
     for tensor in plan.tensors {
@@ -74,18 +81,19 @@ struct CalibratedLayers {
       model, windows: windows.windows.map { Array(windows.tokens[$0]) },
       heldOut: windows.heldOut.map { Array(windows.tokens[$0]) },
       BlockCalibration.Options(
-        workers: workers, memoryLimit: resources.memoryLimit / 2, spillFolder: resources.spillFolder,
+        workers: workers, memoryLimit: resources.activationMemory, spillFolder: resources.spillFolder,
         usesOriginalInputs: options.usesOriginalInputs && !plan.recipe.needsLearning,
         runsOriginal: correction != OutputCorrection.none || plan.recipe.needsLearning,
         correctsStream: correction == .layer))
-    if plan.recipe.needsLearning { return try learn(calibration, wanted, onProgress: onProgress, write: write) }
-    var outcomes: [LayerOutcome] = []
+    if plan.recipe.needsLearning {
+      return try learn(calibration, wanted, into: record, milestones: milestones, onProgress: onProgress, write: write)
+    }
     try calibration.run(
       isWanted: { wanted[$0.weight] != nil },
       scaling: scalingRequest(
         { wanted[$0.weight]?.scheme }, handsOut: !plan.recipe.needsLayerEvidence && correction == OutputCorrection.none,
         rewrite),
-      onProgress: onProgress
+      onProgress: onProgress, milestones: milestones
     ) { problem in
       guard let (tensor, scheme) = wanted[problem.linear.weight] else { return }
       var (weight, outcome): (AffineWeight, LayerOutcome)
@@ -96,11 +104,10 @@ struct CalibratedLayers {
         (weight, outcome) = try round(problem, scheme, tensor.source)
       }
       outcome.scaling = problem.scaling
-      outcomes.append(outcome)
+      record.layers.append(outcome)
       try Self.write(weight, of: tensor, scheme, first: Self.firstElement(of: problem.linear), write)
       weight.decode(into: problem.weight, workers: workers)
     }
-    return (outcomes, [])
   }
 
   /// Where a layer's weight begins in its tensor.
@@ -145,8 +152,8 @@ struct CalibratedLayers {
       var errors: HeldOutErrors?
       if let heldOut = problem.heldOut, heldOut.inputs.rows > 0 {
         let found = HeldOutErrors(
-          weight, quantized, plain: try plainRounding(weight, scheme, factors: problem.scaling?.factors), heldOut,
-          workers: workers)
+          weight, goal: goal, quantized,
+          plain: try plainRounding(weight, scheme, factors: problem.scaling?.factors), heldOut, workers: workers)
         errors = found
         if options.fallsBack, result.fallback == nil, found.error > found.plainError {
           quantized = try AffineWeight(roundingToNearest: weight, scheme.plain, importance: nil, workers: workers)
@@ -159,8 +166,9 @@ struct CalibratedLayers {
         quantized, goal,
         LayerOutcome(
           tensor: problem.linear.weight, expert: expert, inputs: weight.columns, tokens: problem.hessian.tokens,
-          routedTokens: problem.routedTokens, dampening: result.dampening,
-          deadColumns: result.deadColumns.count, fallback: fallback, heldOut: errors)
+          routedTokens: problem.routedTokens, dampening: result.dampening, askedDampening: dampening,
+          deadColumns: result.deadColumns.count, fallback: fallback, heldOut: errors,
+          features: FeatureStrengths(meanSquares: problem.hessian.importance))
       )
     } catch let error as QuantizationError {
       throw explained(error, source)
@@ -183,13 +191,13 @@ extension QuantizedTile {
 
 /// What a conversion that runs the model may use.
 package struct RunResources: Sendable {
-  /// Bytes of memory.
-  package var memoryLimit: Int
-  /// Where activations go beyond half of it.
+  /// Bytes of activations to keep in memory.
+  package var activationMemory: Int
+  /// Where others go.
   package var spillFolder: FilePath
 
-  package init(memoryLimit: Int, spillFolder: FilePath) {
-    self.memoryLimit = memoryLimit
+  package init(activationMemory: Int, spillFolder: FilePath) {
+    self.activationMemory = activationMemory
     self.spillFolder = spillFolder
   }
 }

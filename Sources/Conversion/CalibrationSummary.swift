@@ -13,12 +13,15 @@ package struct CalibrationSummary: Sendable {
   private let learning: [LearningRecord]
   private let windows: CalibrationWindows?
   private let evidence: (any StoredEvidence)?
+  /// Of weights that were not calibrated layer by layer, in the order of the tensors.
+  private let features: [(tensor: String, strengths: FeatureStrengths)]
 
   /// Nil where neither text nor evidence was used.
   package init?(
     _ outcomes: [LayerOutcome], learning: [LearningRecord] = [], windows: CalibrationWindows?,
-    evidence: (any StoredEvidence)?
+    evidence: (any StoredEvidence)?, features: [(tensor: String, strengths: FeatureStrengths)] = []
   ) {
+    self.features = features
     guard windows != nil || evidence != nil else { return nil }
     self.outcomes = outcomes
     self.learning = learning
@@ -117,7 +120,7 @@ package struct CalibrationSummary: Sendable {
 
   package var json: JSONValue {
     [
-      "windows": windows?.record ?? .null, "evidence": evidence?.record ?? .null,
+      "windows": windows?.evidenceRecord ?? .null, "evidence": evidence?.record ?? .null,
       "learning": .array(learning.map(\.json)),
       "layers": .array(
         outcomes.map { outcome in
@@ -127,11 +130,15 @@ package struct CalibrationSummary: Sendable {
           fields["tokens"] = .integer(outcome.tokens)
           if let routed = outcome.routedTokens { fields["routed_tokens"] = .integer(routed) }
           fields["dampening"] = outcome.dampening.map { .real($0) } ?? .null
+          if let asked = outcome.askedDampening, let used = outcome.dampening, used > asked {
+            fields["dampening_asked"] = .real(asked)
+          }
           fields["dead_columns"] = .integer(outcome.deadColumns)
           if let fallback = outcome.fallback { fields["rounded_to_nearest"] = .string(fallback) }
           if let heldOut = outcome.heldOut {
             fields["output_error"] = .real(heldOut.error)
             fields["output_error_rtn"] = .real(heldOut.plainError)
+            fields["output_error_rounding"] = .real(heldOut.roundingError)
             fields["ratio"] = .real(heldOut.ratio)
             fields["ratio_margin_95"] = heldOut.ratioMargin.map { .real($0) } ?? .null
           }
@@ -139,6 +146,9 @@ package struct CalibrationSummary: Sendable {
           return .object(fields)
         }),
       "scale_groups": .array(scalings.map(\.json)),
+      "input_features": .array(
+        outcomes.compactMap { outcome in outcome.features?.json(tensor: outcome.tensor, expert: outcome.expert) }
+          + features.map { $0.strengths.json(tensor: $0.tensor, expert: nil) }),
     ]
   }
 }

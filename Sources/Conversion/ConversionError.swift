@@ -1,12 +1,15 @@
 import Checkpoints
 import Packing
 import Quantization
+import Reports
 
 /// Why a conversion could not be done, beyond defects of the checkpoint itself.
 package enum ConversionError: Error, Hashable, CustomStringConvertible {
   case outputExists(String)
   case outputIsNotAModel(String)
   case outputIsSource(String)
+  case inUse(String)
+  case otherConversion(String, kept: String, differences: [String])
   case cannotCreate(String, String)
   case writeFailed(String, String)
   case alreadyPacked(String)
@@ -20,11 +23,14 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
   case noStatistics(String)
   case foldedOverflow(tensor: String, value: String)
   case needsModel(method: String, reason: String)
+  case tooLittleMemory(limit: String, needed: String, parts: [String])
+  case tooLittleAddressSpace(limit: String, needed: String)
   case tooLargeToDistill(weights: Int, needed: Int, limit: Int)
   case nothingToQuantize(String)
   /// What a runtime's layout cannot hold.
   case layout(LayoutError)
   case noSuchTensor(String, in: String, similar: [String])
+  case noSuchValues(tensor: String, slice: String, shape: [Int])
   case differentTensor(String, packed: String, source: String)
   case sizesDoNotAdd(String, expected: Int, found: Int)
   case cancelled
@@ -35,6 +41,13 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
     case .outputIsNotAModel(let path):
       "\(path): is not empty and holds no model, so --overwrite leaves it alone; remove it yourself if you mean it"
     case .outputIsSource(let path): "\(path): source and output are the same folder; choose another output"
+    case .inUse(let path):
+      "\(path): another process is writing it; wait for that to end, stop it, or choose another output"
+    case .otherConversion(let path, let kept, let differences):
+      "\(path): an interrupted conversion in \(kept) was another one; pass --restart to discard what it has done, or go"
+        + " on with it by its own command. What differs:"
+        + differences.prefix(8).map { "\n  \($0)" }.joined()
+        + (differences.count > 8 ? "\n  and \(differences.count - 8) more" : "")
     case .cannotCreate(let path, let why): "\(path): cannot be created: \(why)"
     case .writeFailed(let path, let why): "\(path): writing failed: \(why)"
     case .alreadyPacked(let path):
@@ -69,6 +82,13 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
       "\(method) runs the model, which cannot be done: \(reason). Methods that need no activations: absmax, zero-point,"
         + " nf4, fp4, hqq"
     case .layout(let error): error.description
+    case .tooLittleMemory(let limit, let needed, let parts):
+      "--max-memory: \(limit) cannot hold this conversion, which may take \(needed):\n  "
+        + "\(parts.joined(separator: "\n  "))\nRaise it, or take a method that needs less: absmax, zero-point, nf4 and hqq work"
+        + " tile by tile"
+    case .tooLittleAddressSpace(let limit, let needed):
+      "the system allows this process \(limit) of addresses (ulimit -v), and it may reserve \(needed), most of which it never"
+        + " touches: raise that limit; --max-memory bounds what is really used"
     case .tooLargeToDistill(let weights, let needed, let limit):
       "--distill keeps all \(weights) learned weights in memory, with their gradients: \(needed) bytes, of \(limit) that"
         + " may be used; leave it out, or raise --max-memory if there is more"
@@ -77,6 +97,9 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
     case .noSuchTensor(let name, let path, let similar):
       "\(path): no tensor '\(name.printable)'"
         + (similar.isEmpty ? "" : "; did you mean \(similar.map { "'\($0.printable)'" }.joined(separator: ", "))?")
+    case .noSuchValues(let tensor, let slice, let shape):
+      "tensor '\(tensor.printable)': its shape is \(shape), of which '\(slice.printable)' is no part of at most"
+        + " \(TensorSlice.limit) values; give a range for each dimension, such as 0:4,0:8"
     case .differentTensor(let name, let packed, let source):
       "tensor '\(name.printable)': packed from \(packed), but the source to compare with has \(source)"
     case .sizesDoNotAdd(let path, let expected, let found):

@@ -1,6 +1,7 @@
 import Calibration
 import Checkpoints
 import Kernels
+import Models
 import OrderedCollections
 import Packing
 import Quantization
@@ -16,6 +17,7 @@ package struct Converter: Sendable {
   /// The tokens to calibrate on, where the plan has something to calibrate.
   private let windows: CalibrationWindows?
   private let resources: RunResources?
+  private let codeSums = CodeSums()
 
   package init(
     plan: Plan, toolVersion: String, workers: Int, windows: CalibrationWindows? = nil, resources: RunResources? = nil
@@ -28,44 +30,49 @@ package struct Converter: Sendable {
   }
 
   /// Writes the packed folder.
-  /// - Parameter onProgress: called from any thread, one call at a time; false stops the work and removes the output.
-  /// - Parameter onCalibration: the share of the calibration that is done; false stops the work as well.
+  /// - Parameter earlier: the entries of an interrupted run that is taken up.
+  /// - Parameter onProgress: called from any thread, one call at a time; false stops the work.
+  /// - Parameter onCalibration: how far the calibration is; false stops the work as well.
   /// - Parameter onSplit: receives what splitting off outlier features did, where the plan has such tensors.
   /// - Returns: what came of each calibrated layer.
   @discardableResult
   package func run(
-    into output: OutputFolder, onCalibration: @escaping (Double) -> Bool = { _ in true },
-    onSplit: (SplitSummary) -> Void = { _ in }, onProgress: @escaping @Sendable (ByteProgress) -> Bool
+    into output: OutputFolder, goingOnFrom earlier: [JSONValue] = [],
+    onCalibration: @escaping (WorkProgress) -> Bool = { _ in true }, onSplit: (SplitSummary) -> Void = { _ in },
+    onProgress: @escaping @Sendable (ByteProgress) -> Bool
   ) throws -> [LayerOutcome] {
     do {
-      let outcomes = try write(to: output, onCalibration: onCalibration, onSplit: onSplit, onProgress: onProgress)
+      try output.beginIfNeeded()
+      let finished = try FinishedWork(earlier, of: plan, in: output, workers: workers, onProgress: onProgress)
+      let outcomes = try write(
+        to: output, finished, onCalibration: onCalibration, onSplit: onSplit, onProgress: onProgress)
       try output.commit()
       return outcomes
     } catch {
-      output.abandon()
-      throw error
+      throw output.leave(error)
     }
   }
 
   private func write(
-    to output: OutputFolder, onCalibration: @escaping (Double) -> Bool, onSplit: (SplitSummary) -> Void,
-    onProgress: @escaping @Sendable (ByteProgress) -> Bool
+    to output: OutputFolder, _ finished: FinishedWork, onCalibration: @escaping (WorkProgress) -> Bool,
+    onSplit: (SplitSummary) -> Void, onProgress: @escaping @Sendable (ByteProgress) -> Bool
   ) throws -> [LayerOutcome] {
     let needed = plan.outputByteCount(toolVersion: toolVersion)
-    if let free = output.freeBytes, free < needed {
+    if let free = output.freeBytes, free + output.writtenBytes < needed {
       throw ConversionError.cannotCreate(
         output.path.string, "the output takes \(needed) bytes, the file system has \(free) left")
     }
-    let targets = try plan.files.map { try TargetFile($0.name, layout: $0.layout, in: output, hashing: true) }
+    let targets = try targets(in: output, finished)
     try writeCodebooks(to: targets)
-    let splits = try measureSplits(onProgress: onCalibration)
-    let (outcomes, learning) = try flushing(targets, if: output.isDurable) {
-      let outcomes = try writeCalibrated(to: targets, onProgress: onCalibration)
-      try writeWholeWeights(to: targets, onProgress: onProgress)
-      try writeTensors(to: targets, onProgress: onProgress)
-      return outcomes
+    let splits = try measureSplits(finished, output.journal, onProgress: onCalibration)
+    let record = try flushing(targets, if: output.isDurable) {
+      let record = try writeCalibrated(to: targets, output, finished, onProgress: onCalibration)
+      try writeWholeWeights(to: targets, except: finished.tensors, onProgress: onProgress)
+      try writeTensors(to: targets, except: finished.tensors, onProgress: onProgress)
+      return record
     }
-    let hashes = targets.reduce(into: [:]) { $0.merge($1.finishedHashes()) { $1 } }
+    let (outcomes, learning) = (record.layers, record.learning)
+    let hashes = targets.reduce(into: finished.hashes) { $0.merge($1.finishedHashes()) { $1 } }
 
     try plan.sideFiles.copy(to: output.work)
     if let configuration = plan.configuration(toolVersion: toolVersion) {
@@ -75,11 +82,13 @@ package struct Converter: Sendable {
     if let made = try plan.layoutConfiguration(toolVersion: toolVersion) {
       for (name, text) in made.files { try output.write(fileBytes(text), to: name) }
     } else {
-      let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes)
+      // Tensors that were done before may have been written again, and their codes added.
+      let sums = codeSums.values.merging(finished.codeSums) { $1 }
+      let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes, codeSums: sums)
       try output.write(fileBytes(manifest.json), to: PackedManifest.fileName)
     }
     if let summary = CalibrationSummary(
-      outcomes, learning: learning, windows: windows, evidence: plan.evidence)
+      outcomes, learning: learning, windows: windows, evidence: plan.evidence, features: plan.inputFeatures)
     {
       var fields = summary.json.object ?? [:]
       if let splits { fields["outlier_split"] = splits.json }
@@ -94,21 +103,45 @@ package struct Converter: Sendable {
     return outcomes
   }
 
+  /// The files of the output. Tensors that are done already are not hashed once more if they are written again.
+  private func targets(in output: OutputFolder, _ finished: FinishedWork) throws -> [TargetFile] {
+    let log = output.journal.map { TensorLog(plan, $0, codeSums) }
+    var members = plan.files.map { _ in [TensorSpecification]() }
+    for tensor in plan.tensors where !finished.tensors.contains(tensor.source.name) {
+      members[tensor.source.fileIndex] += tensor.members.map(\.specification)
+    }
+    if !members.isEmpty { members[0] += plan.codebooks.map { PackedFormat.specification(of: $0) } }
+    return try zip(plan.files, members).map { file, members in
+      try TargetFile(file.name, layout: file.layout, in: output, hashing: members) {
+        (member, hash) throws(ConversionError) in try log?.finish(member, hash: hash)
+      }
+    }
+  }
+
   /// What splitting does to the layers with outlier columns; nil where the plan, or the run, has nothing of the kind.
-  private func measureSplits(onProgress: @escaping (Double) -> Bool) throws -> SplitSummary? {
+  private func measureSplits(
+    _ finished: FinishedWork, _ journal: Journal?, onProgress: @escaping (WorkProgress) -> Bool
+  ) throws -> SplitSummary? {
     guard plan.hasSplits, let windows, let resources else { return nil }
+    if let outcomes = finished.splits { return SplitSummary(outcomes, plan.recipe.calibration, windows) }
     let model = try Plan.model(of: plan.source, plan.recipe)
     let layers = SplitLayers(plan: plan, model: model, windows: windows, resources: resources, workers: workers)
-    return SplitSummary(try layers.run(onProgress: onProgress), plan.recipe.calibration, windows)
+    let outcomes = try layers.run(onProgress: onProgress)
+    try journal?.append([FinishedWork.Key.splits: JSONValue(encoding: outcomes)])
+    return SplitSummary(outcomes, plan.recipe.calibration, windows)
   }
 
   /// Quantizes and writes what needs the model to run.
   private func writeCalibrated(
-    to targets: [TargetFile], onProgress: @escaping (Double) -> Bool
-  ) throws -> (layers: [LayerOutcome], learning: [LearningRecord]) {
+    to targets: [TargetFile], _ output: OutputFolder, _ finished: FinishedWork,
+    onProgress: @escaping (WorkProgress) -> Bool
+  ) throws -> CalibrationRecord {
+    let record = CalibrationRecord()
+    let log = output.journal.map { BlockLog(output, $0, finished: finished.blocks) }
     var packed: [UInt8] = []
     var assemblies: [String: WeightAssembly] = [:]
     let writer: CalibratedLayers.TileWriter = { tensor, scheme, tile, first in
+      log?.note(tensor.source.name)
       if tensor.layout != nil {
         // The tiles of a layer come in order.
         let name = tensor.source.name
@@ -126,20 +159,25 @@ package struct Converter: Sendable {
       let packer = TilePacker(
         encoding: scheme.encoding, grouping: scheme.encoding.grouping(of: tensor.source.entry.shape),
         matrices: tensor.source.entry.shape.dropLast(2).reduce(1, *))
+      codeSums.add(tile.codes.span, of: tensor.source.name)
       try packer.pack(tile, first: first, scaleMean: nil, buffer: &packed) { role, offset, bytes, count in
         try write(role, of: tensor, offset: offset, bytes, count, to: targets[tensor.source.fileIndex])
       }
     }
     if let evidence = plan.evidence {
       let layers = StoredEvidenceLayers(plan: plan, evidence: evidence, workers: workers)
-      return (try layers.run(onProgress: onProgress, write: writer), [])
+      record.layers = try layers.run(
+        finished: finished.layers, onProgress: onProgress,
+        onLayer: { try output.journal?.append([FinishedWork.Key.layer: JSONValue(encoding: $0)]) }, write: writer)
+      return record
     }
-    guard let model = plan.model, let windows, let resources else { return ([], []) }
+    guard let model = plan.model, let windows, let resources else { return record }
     var folded: [UInt8] = []
-    return try CalibratedLayers(plan: plan, model: model, windows: windows, resources: resources, workers: workers)
+    try CalibratedLayers(plan: plan, model: model, windows: windows, resources: resources, workers: workers)
       .run(
-        onProgress: onProgress,
+        into: record, milestones: log?.milestones(record), onProgress: onProgress,
         rewrite: { tensor, first, values in
+          log?.note(tensor.source.name)
           if let index = firstNonFinite(values.span) {
             throw ConversionError.foldedOverflow(tensor: tensor.source.name, value: "\(values[index])")
           }
@@ -147,6 +185,7 @@ package struct Converter: Sendable {
           try targets[tensor.source.fileIndex].write(
             tensor.source.name, offset: first * tensor.source.entry.type.bitWidth / 8, folded, count)
         }, write: writer)
+    return record
   }
 
   private func write(
@@ -200,6 +239,22 @@ package struct Converter: Sendable {
     }
   }
 
+  /// Bytes that are read to write tensors tile by tile, by what takes about as long for each.
+  package func writtenBytes(except finished: Set<String> = []) -> [String: Int] {
+    var kinds: [String: Int] = [:]
+    for tensor in plan.tensors where !finished.contains(tensor.source.name) {
+      for stage in stages(of: tensor) { kinds[kind(of: tensor, stage), default: 0] += tensor.sourceByteCount }
+    }
+    return kinds
+  }
+
+  /// What takes about as long for each byte.
+  private func kind(of tensor: Plan.Tensor, _ stage: Stage) -> String {
+    guard case .quantize(let quantizer, _) = tensor.work else { return "copy" }
+    if case .scan = stage { return "scan" }
+    return "\(quantizer.scheme.method.rawValue) \(quantizer.encoding.bits)"
+  }
+
   private func tileCount(of tensor: Plan.Tensor) -> Int {
     switch tensor.work {
     case .keep: return (tensor.sourceByteCount + Self.copyLength - 1) / Self.copyLength
@@ -209,14 +264,15 @@ package struct Converter: Sendable {
   }
 
   private func writeTensors(
-    to targets: [TargetFile], onProgress: @escaping @Sendable (ByteProgress) -> Bool
+    to targets: [TargetFile], except finished: Set<String>, onProgress: @escaping @Sendable (ByteProgress) -> Bool
   ) throws {
-    let stages = plan.tensors.map { self.stages(of: $0) }
+    let stages = plan.tensors.map { finished.contains($0.source.name) ? [] : self.stages(of: $0) }
     let schedule = Schedule(
       tileCounts: zip(plan.tensors, stages).map { tensor, stages in stages.map { _ in tileCount(of: tensor) } },
       files: plan.tensors.map(\.source.fileIndex))
     let passes = zip(plan.tensors, stages).map { $0.sourceByteCount * $1.count }
-    let progress = ProgressCounter(total: passes.reduce(0, +), report: onProgress)
+    let progress = ProgressCounter(
+      total: passes.reduce(0, +), kinds: writtenBytes(except: finished), report: onProgress)
     let states = plan.tensors.map { _ in TensorState() }
     try schedule.run(workers: workers, makeState: { Buffers() }) { item, buffers in
       let tensor = plan.tensors[item.tensor]
@@ -232,13 +288,14 @@ package struct Converter: Sendable {
           read = try quantize(tensor, quantizer, elements, facts, to: target, &buffers)
         case .calibrate, .round, .rewrite: return
         }
-        try progress.add(read)
+        try progress.add(read, kind(of: tensor, .write))
       case .scan(let scan):
         guard case .quantize(let quantizer, let tiling) = tensor.work else { return }
         let elements = tiling.elements(of: item.tile)
         try progress.add(
           try self.scan(
-            scan, tensor, quantizer, elements, tile: item.tile, of: tiling.tiles, states[item.tensor], &buffers))
+            scan, tensor, quantizer, elements, tile: item.tile, of: tiling.tiles, states[item.tensor], &buffers),
+          kind(of: tensor, .scan(scan)))
       }
     }
   }
@@ -270,6 +327,7 @@ package struct Converter: Sendable {
     }
     let packer = TilePacker(
       encoding: quantizer.encoding, grouping: quantizer.grouping, outlierColumns: quantizer.outliers?.columns ?? [])
+    codeSums.add(buffers.tile.codes.span, of: tensor.source.name)
     try packer.pack(
       buffers.tile, first: elements.lowerBound, scaleMean: facts.scaleMean, buffer: &buffers.packed
     ) { role, offset, bytes, count in

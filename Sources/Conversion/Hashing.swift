@@ -2,8 +2,9 @@ import Checkpoints
 import Crypto
 import Kernels
 import Synchronization
+import SystemPackage
 
-private let hashBlock = 1 << 17
+let hashBlock = 1 << 17
 
 /// SHA-256 of a tensor whose parts are written by several threads, in any order.
 ///
@@ -21,37 +22,54 @@ package final class WrittenHash: Sendable {
   }
 
   private let state = Mutex(State())
+  private let byteCount: Int
 
-  package init() {}
+  /// - Parameter byteCount: of the whole tensor.
+  package init(byteCount: Int) { self.byteCount = byteCount }
 
   /// Adds `bytes[0..<count]`, which the file holds by now at an offset within the tensor.
   /// - Parameter readBack: reads a range of the tensor into the front of a buffer.
+  /// - Returns: whether every byte has been hashed now: true for one of the calls.
+  @discardableResult
   package func add<Failure: Error>(
     _ bytes: [UInt8], _ count: Int, at offset: Int,
     readBack: (Range<Int>, inout [UInt8]) throws(Failure) -> Void
-  ) throws(Failure) {
+  ) throws(Failure) -> Bool {
     let taken = state.withLock { state -> SHA256? in
       state.parts[offset] = count
       return state.position == offset ? state.hasher.take() : nil
     }
-    guard var hasher = taken else { return }
+    guard var hasher = taken else { return false }
     hasher.update(data: bytes[..<count])
     var buffer: [UInt8] = []
-    while let part = next(after: hasher) {
-      buffer.resize(to: part.count)
-      try readBack(part, &buffer)
-      hasher.update(data: buffer)
+    while true {
+      switch next(after: hasher) {
+      case .end: return true
+      case .wait: return false
+      case .part(let part):
+        buffer.resize(to: part.count)
+        try readBack(part, &buffer)
+        hasher.update(data: buffer)
+      }
     }
   }
 
+  private enum Next {
+    case part(Range<Int>)
+    /// It has not been written; the hasher is put back.
+    case wait
+    case end
+  }
+
   /// Ends the part whose turn it was.
-  /// - Returns: the part whose turn it is now; nil, with the hasher put back, where it has not been written.
-  private func next(after hasher: SHA256) -> Range<Int>? {
+  private func next(after hasher: SHA256) -> Next {
     state.withLock { state in
       state.position += state.parts.removeValue(forKey: state.position) ?? 0
-      if let count = state.parts[state.position] { return state.position..<(state.position + count) }
+      if let count = state.parts[state.position] {
+        return .part(state.position..<(state.position + count))
+      }
       state.hasher = hasher
-      return nil
+      return state.position == byteCount ? .end : .wait
     }
   }
 
@@ -74,6 +92,32 @@ func sha256(of tensor: CheckpointTensor, using buffer: inout [UInt8]) throws(Che
     hasher.update(data: buffer[..<part.count])
   }
   return hexadecimal(hasher.finalize())
+}
+
+/// SHA-256, in lower-case hexadecimal, of a whole file, and its size.
+/// - Parameter goOn: false stops the work.
+func sha256(
+  ofFile path: FilePath, using buffer: inout [UInt8], goOn: () -> Bool
+) throws -> (hash: String, byteCount: Int) {
+  let (descriptor, size) = try openForReading(path)
+  defer { try? descriptor.close() }
+  buffer.resize(to: hashBlock)
+  var hasher = SHA256()
+  for start in stride(from: 0, to: size, by: hashBlock) {
+    guard goOn() else { throw CancellationError() }
+    let count = min(hashBlock, size - start)
+    let got: Int
+    do {
+      got = try descriptor.readFully(at: start, count: count, into: &buffer)
+    } catch {
+      throw CheckpointError(file: path.string, .readFailed(error.description))
+    }
+    guard got == count else {
+      throw CheckpointError(file: path.string, .fileShrank(expected: count, found: got))
+    }
+    hasher.update(data: buffer[..<count])
+  }
+  return (hexadecimal(hasher.finalize()), size)
 }
 
 func hexadecimal(_ digest: SHA256.Digest) -> String {

@@ -1,9 +1,11 @@
 import Checkpoints
+import Evaluation
 import Foundation
 import Kernels
 import Packing
 import Quantization
 import Reports
+import Synchronization
 import SystemPackage
 
 /// Looks into files and folders: headers first, values only when asked.
@@ -12,12 +14,10 @@ package struct Inspector: Sendable {
   private let contents: Contents
 
   private enum Contents {
-    case packed(PackedCheckpoint)
-    /// In the layout of a runtime.
-    case layout(LayoutCheckpoint)
     /// `oddity`: why it is not the quantized layout that its tensors or its configuration suggest.
-    case plain(Checkpoint, oddity: String?)
-    case gguf(GGUFFile)
+    case readable(DecodableCheckpoint, oddity: String?)
+    /// A folder that cannot be read as a whole.
+    case broken(BrokenCheckpoint)
     /// Not safetensors: listed with what its first bytes say.
     case unknown(String)
   }
@@ -28,19 +28,20 @@ package struct Inspector: Sendable {
   }
 
   private static func open(_ path: FilePath) throws -> Contents {
-    if GGUFFile.isGGUF(path) { return .gguf(try GGUFFile(path)) }
-    if PackedCheckpoint.isPacked(path) { return .packed(try PackedCheckpoint(path)) }
+    if GGUFFile.isGGUF(path) { return .readable(try DecodableCheckpoint(path, ggufNames: true), oddity: nil) }
+    if PackedCheckpoint.isPacked(path) { return .readable(try DecodableCheckpoint(path), oddity: nil) }
     do {
       let checkpoint = try Checkpoint(path)
       do {
-        return try LayoutCheckpoint(checkpoint).map { .layout($0) } ?? .plain(checkpoint, oddity: nil)
+        let layout = try LayoutCheckpoint(checkpoint)
+        return .readable(layout.map { .quantized(.layout($0)) } ?? .dense(checkpoint), oddity: nil)
       } catch {
         // What is odd about it is said; its tensors are listed as they are stored.
-        return .plain(checkpoint, oddity: "\(error)")
+        return .readable(.dense(checkpoint), oddity: "\(error)")
       }
-    } catch  where error.reason == .noSafetensors {
-      return .unknown("a folder without safetensors files")
     } catch {
+      if let broken = BrokenCheckpoint(path, error) { return .broken(broken) }
+      if error.reason == .noSafetensors { return .unknown("a folder without safetensors files") }
       // A file with another format's mark is not a damaged safetensors file.
       if let format = try? format(of: path) { return .unknown(format) }
       throw error
@@ -65,81 +66,83 @@ package struct Inspector: Sendable {
 
   package func inspection() throws -> Inspection {
     switch contents {
-    case .packed(let packed): try packedInspection(packed)
-    case .layout(let layout): try layoutInspection(layout)
-    case .plain(let checkpoint, let oddity): try plainInspection(checkpoint, oddity)
-    case .gguf(let file): Inspection(file)
+    case .readable(.gguf(let file, _), _): return Inspection(file)
+    case .readable(let checkpoint, let oddity): return try inspection(of: checkpoint, oddity)
+    case .broken(let broken):
+      var found = Inspection(
+        path: path.string, kind: "safetensors, which cannot be loaded as a whole", modelType: nil,
+        files: try files(beside: broken.files),
+        tensors: broken.tensors.map { Self.listed($0) }.sorted { $0.name.naturallyPrecedes($1.name) },
+        sourceByteCount: nil)
+      found.oddities = broken.oddities
+      return found
     case .unknown(let kind):
-      Inspection(
+      return Inspection(
         path: path.string, kind: kind, modelType: nil, files: try files(beside: []), tensors: [], sourceByteCount: nil)
     }
   }
 
-  private func packedInspection(_ packed: PackedCheckpoint) throws -> Inspection {
-    let manifest = packed.manifest
-    let tensors = manifest.records.map { Self.tensor($0) }.sorted { $0.name.naturallyPrecedes($1.name) }
-    let codebooks = manifest.codebooks.map {
-      Inspection.Tensor(
-        name: $0.tensor, shape: [$0.byteCount / 4], format: "F32", role: "codebook", elementCount: 0,
-        byteCount: $0.byteCount)
+  private func inspection(of decodable: DecodableCheckpoint, _ oddity: String?) throws -> Inspection {
+    let checkpoint: Checkpoint
+    let kind: String
+    var auxiliary: [Inspection.Tensor] = []
+    switch decodable {
+    case .gguf(let file, _): return Inspection(file)
+    case .dense(let dense):
+      checkpoint = dense
+      let method = dense.configuration?["quantization_config"]?["quant_method"]?.string
+      kind =
+        method.map { "safetensors, quantized by \($0.printable) (its tensors are listed as they are stored)" }
+        ?? "safetensors"
+    case .quantized(.packed(let packed)):
+      checkpoint = packed.checkpoint
+      kind = "packed by convert-model \(packed.manifest.toolVersion), format version \(PackedFormat.version)"
+      auxiliary = packed.manifest.codebooks.map {
+        Inspection.Tensor(
+          name: $0.tensor, shape: [$0.byteCount / 4], format: "F32", role: "codebook", elementCount: 0,
+          byteCount: $0.byteCount)
+      }
+    case .quantized(.layout(let layout)):
+      checkpoint = layout.checkpoint
+      kind = "safetensors, quantized in the layout of \(layout.family.name)"
+      auxiliary = layout.auxiliary.map {
+        Inspection.Tensor(
+          name: $0.name, shape: $0.entry.shape, format: $0.entry.type.rawValue, role: "activations", elementCount: 0,
+          byteCount: $0.entry.bytes.count)
+      }
     }
-    return Inspection(
-      path: path.string,
-      kind: "packed by convert-model \(manifest.toolVersion), format version \(PackedFormat.version)",
-      modelType: packed.checkpoint.configuration?["model_type"]?.string,
-      files: try files(beside: packed.checkpoint.files), tensors: tensors + codebooks,
-      sourceByteCount: manifest.records.reduce(0) { $0 + $1.sourceByteCount })
+    let tensors = decodable.tensors
+    let listed = tensors.map { Self.listed($0) }.sorted { $0.name.naturallyPrecedes($1.name) } + auxiliary
+    let isQuantized = tensors.contains(where: \.isQuantized)
+    var found = Inspection(
+      path: path.string, kind: kind, modelType: checkpoint.configuration?["model_type"]?.string,
+      files: try files(beside: checkpoint.files), tensors: listed,
+      sourceByteCount: isQuantized ? tensors.reduce(0) { $0 + $1.sourceByteCount } : nil)
+    found.provenance = Provenance(decodable).rows
+    found.oddities = HeaderOddities(decodable, checkpoint, listed, isFolder: isFolder).found
+    if let oddity { found.oddities.insert(Inspection.Oddity("its layout cannot be read: \(oddity)"), at: 0) }
+    return found
   }
 
-  private func layoutInspection(_ layout: LayoutCheckpoint) throws -> Inspection {
-    let auxiliary = layout.auxiliary.map {
-      Inspection.Tensor(
-        name: $0.name, shape: $0.entry.shape, format: $0.entry.type.rawValue, role: "activations", elementCount: 0,
-        byteCount: $0.entry.bytes.count)
-    }
-    return Inspection(
-      path: path.string, kind: "safetensors, quantized in the layout of \(layout.family.name)",
-      modelType: layout.checkpoint.configuration?["model_type"]?.string,
-      files: try files(beside: layout.checkpoint.files),
-      tensors: layout.records.map { Self.tensor($0) }.sorted { $0.name.naturallyPrecedes($1.name) } + auxiliary,
-      sourceByteCount: layout.records.reduce(0) { $0 + $1.elementCount * $1.type.bitWidth / 8 })
-  }
-
-  private static func tensor(_ record: LayoutCheckpoint.Record) -> Inspection.Tensor {
-    let entry = TensorEntry(name: record.name, type: record.type, shape: record.shape, bytes: 0..<0)
+  static func listed(_ tensor: DecodableCheckpoint.Tensor) -> Inspection.Tensor {
+    let entry = TensorEntry(name: tensor.name, type: tensor.type ?? .f32, shape: tensor.shape, bytes: 0..<0)
     return Inspection.Tensor(
-      name: record.name, shape: record.shape, format: record.label ?? record.type.rawValue,
-      role: TensorRole(entry).rawValue, elementCount: record.elementCount, byteCount: record.storedByteCount)
+      name: tensor.name, shape: tensor.shape, format: tensor.format, role: TensorRole(entry).rawValue,
+      elementCount: tensor.elementCount, byteCount: tensor.storedByteCount, isQuantized: tensor.isQuantized)
   }
 
-  private func plainInspection(_ checkpoint: Checkpoint, _ oddity: String?) throws -> Inspection {
-    let method = checkpoint.configuration?["quantization_config"]?["quant_method"]?.string
-    let kind = method.map { "safetensors, quantized by \($0) (its tensors are listed as they are stored)" }
-    return Inspection(
-      path: path.string, kind: (kind ?? "safetensors") + (oddity.map { "; odd: \($0)" } ?? ""),
-      modelType: checkpoint.configuration?["model_type"]?.string, files: try files(beside: checkpoint.files),
-      tensors: checkpoint.tensors.map { Self.tensor($0.entry) }.sorted { $0.name.naturallyPrecedes($1.name) },
-      sourceByteCount: nil)
-  }
-
-  private static func tensor(_ record: PackedManifest.Record) -> Inspection.Tensor {
-    let entry = TensorEntry(
-      name: record.name, type: record.type, shape: record.shape, bytes: 0..<record.sourceByteCount)
-    return Inspection.Tensor(
-      name: record.name, shape: record.shape, format: record.encoding?.label ?? record.type.rawValue,
-      role: TensorRole(entry).rawValue, elementCount: record.elementCount, byteCount: record.storedByteCount)
-  }
-
-  private static func tensor(_ entry: TensorEntry) -> Inspection.Tensor {
+  private static func listed(_ entry: TensorEntry) -> Inspection.Tensor {
     Inspection.Tensor(
       name: entry.name, shape: entry.shape, format: entry.type.rawValue, role: TensorRole(entry).rawValue,
       elementCount: entry.elementCount, byteCount: entry.bytes.count)
   }
 
+  private var isFolder: Bool { (try? Stat(path))?.type == .directory }
+
   /// The files of the folder, or the one file that was named.
   private func files(beside opened: [SafetensorsFile]) throws -> [(name: String, byteCount: Int, note: String)] {
     let opened = Set(opened.compactMap { $0.path.lastComponent?.string })
-    guard let status = try? Stat(path), status.type == .directory else {
+    guard isFolder else {
       let size = (try? Stat(path).size).map { Int($0) } ?? 0
       return [(path.lastComponent?.string ?? path.string, size, opened.isEmpty ? "" : "weights")]
     }
@@ -162,52 +165,100 @@ package struct Inspector: Sendable {
     }
   }
 
-  // MARK: One tensor
+  // MARK: Values
 
-  /// - Parameter source: an ordinary checkpoint to list the largest errors against.
-  package func tensor(_ name: String, against source: Checkpoint?) throws -> TensorInspection {
+  /// Reads all values, codes and scales. One tensor's parts are in memory for each thread; a weight in the layout of a
+  /// runtime is held whole.
+  /// - Parameter goOn: called from any thread, one call at a time; false stops the work.
+  package func depth(
+    workers: Int, goOn: @escaping @Sendable (ByteProgress) -> Bool
+  ) throws -> DeepInspection {
+    guard case .readable(let checkpoint, _) = contents else { return DeepInspection([]) }
+    let tensors = checkpoint.tensors.filter { $0.isReadable && $0.elementCount > 0 }
+      .sorted { $0.name.naturallyPrecedes($1.name) }
+    let progress = ProgressCounter(total: tensors.reduce(0) { $0 + $1.storedByteCount }, stage: "reading", report: goOn)
+    let found = Mutex([TensorInspection?](repeating: nil, count: tensors.count))
+    try runParallel(count: tensors.count, workers: workers, makeState: { checkpoint.makeReader() }) { index, reader in
+      let tensor = tensors[index]
+      try progress.add(0)
+      var survey = TensorSurvey(Self.listed(tensor), form: try checkpoint.codeForm(of: tensor))
+      try survey.run(original: nil, isWhole: false) { elements, values in
+        try reader.readCodes(tensor, elements, into: &values)
+      }
+      let result = survey.result()
+      found.withLock { $0[index] = result }
+      try progress.add(tensor.storedByteCount)
+    }
+    return DeepInspection(found.withLock { $0.compactMap(\.self) })
+  }
+
+  /// - Parameters:
+  ///   - source: an ordinary checkpoint to list the largest errors against.
+  ///   - slice: which values to show; nil: none.
+  package func tensor(
+    _ name: String, against source: Checkpoint?, slice: TensorSlice? = nil
+  ) throws -> TensorInspection {
     var original: CheckpointTensor?
     if let source {
       guard let found = source[name] else { throw missing(name, among: source.tensors.map(\.name), in: source.folder) }
       original = found
     }
     if let original { try Self.requireReadable(original.entry.type, name, in: original.file.path) }
-    switch contents {
-    case .packed(let packed):
-      guard let record = packed[name] else { throw missing(name, among: packed.manifest.records.map(\.name), in: path) }
-      try Self.requireReadable(record.type, name, in: path)
-      var survey = TensorSurvey(Self.tensor(record), encoding: record.encoding, shape: record.shape)
-      var workspace = PackedCheckpoint.Workspace()
-      try survey.run(type: record.type, original: original) { elements, values in
-        try packed.decode(record, elements, into: &values, using: &workspace)
-        return record.encoding == nil
-          ? nil : (workspace.codes, workspace.scales, workspace.zeroPoints, workspace.firstGroup)
-      }
-      return survey.result()
-    case .layout(let layout):
-      guard let record = layout[name] else { throw missing(name, among: layout.records.map(\.name), in: path) }
-      try Self.requireReadable(record.type, name, in: path)
-      var survey = TensorSurvey(Self.tensor(record), encoding: nil, shape: record.shape)
-      var bytes: [UInt8] = []
-      try survey.run(type: record.type, original: original) { elements, values in
-        try layout.decode(record, elements, into: &values, bytes: &bytes)
-        return nil
-      }
-      return survey.result()
-    case .plain(let checkpoint, _):
-      guard let tensor = checkpoint[name] else { throw missing(name, among: checkpoint.tensors.map(\.name), in: path) }
-      try Self.requireReadable(tensor.entry.type, name, in: tensor.file.path)
-      var survey = TensorSurvey(Self.tensor(tensor.entry), encoding: nil, shape: tensor.entry.shape)
-      var bytes: [UInt8] = []
-      try survey.run(type: tensor.entry.type, original: original) { elements, values in
-        _ = try readValues(tensor, elements, bytes: &bytes, values: &values)
-        return nil
-      }
-      return survey.result()
-    case .gguf(let file):
-      throw missing(name, among: file.header.tensors.map(\.name), in: path)
-    case .unknown: throw missing(name, among: [], in: path)
+    guard case .readable(let checkpoint, _) = contents else {
+      if case .broken(let broken) = contents { throw broken.error }
+      throw missing(name, among: [], in: path)
     }
+    let tensors = checkpoint.tensors
+    guard let tensor = tensors.first(where: { $0.name == name }) else {
+      throw missing(name, among: tensors.map(\.name), in: path)
+    }
+    if !tensor.isReadable {
+      if case .gguf(let stored) = tensor.content {
+        throw CheckpointError(file: path.string, tensor: name, .gguf(.unreadableType(stored.type)))
+      }
+      try Self.requireReadable(tensor.type ?? .c64, name, in: path)
+    }
+    var reader = checkpoint.makeReader()
+    let ranges = try slice.map { slice in
+      guard let ranges = slice.ranges(in: tensor.shape) else {
+        throw ConversionError.noSuchValues(tensor: name, slice: slice.text, shape: tensor.shape)
+      }
+      return ranges
+    }
+    var survey = TensorSurvey(Self.listed(tensor), form: try checkpoint.codeForm(of: tensor))
+    try survey.run(original: original) { elements, values in
+      try reader.readCodes(tensor, elements, into: &values)
+    }
+    var found = survey.result()
+    if let ranges { found.excerpt = try excerpt(ranges, of: tensor, original, &reader) }
+    return found
+  }
+
+  /// Some of the values, row by row.
+  private func excerpt(
+    _ ranges: [Range<Int>], of tensor: DecodableCheckpoint.Tensor, _ original: CheckpointTensor?,
+    _ reader: inout DecodableCheckpoint.Reader
+  ) throws -> TensorInspection.Excerpt {
+    // The first element of each row of the excerpt.
+    var starts = [0]
+    for (range, size) in zip(ranges.dropLast(), tensor.shape.dropLast()) {
+      starts = starts.flatMap { start in range.map { start * size + $0 } }
+    }
+    let columns = ranges.last ?? 0..<1
+    var (values, codes, source) = ([Float](), [Int](), [Float]())
+    var (run, bytes): ([Float], [UInt8]) = ([], [])
+    for start in starts {
+      let first = start * (tensor.shape.last ?? 1) + columns.lowerBound
+      let elements = first / 8 * 8..<first + columns.count
+      let parts = try reader.readCodes(tensor, elements, into: &run)
+      values += run.suffix(columns.count)
+      if let parts { codes += parts.codes.suffix(columns.count).map { Int($0) } }
+      if let original {
+        _ = try readValues(original, elements, bytes: &bytes, values: &run)
+        source += run.suffix(columns.count)
+      }
+    }
+    return TensorInspection.Excerpt(ranges: ranges, values: values, codes: codes, source: source)
   }
 
   /// Complex numbers are listed and kept, but not looked into.

@@ -146,10 +146,13 @@ extension Converter {
   /// Quantizes and writes the weights that a layout takes whole, one after another: memory holds one weight's codes, its
   /// packed bytes, and the tiles being read.
   func writeWholeWeights(
-    to targets: [TargetFile], onProgress: @escaping @Sendable (ByteProgress) -> Bool
+    to targets: [TargetFile], except finished: Set<String>, onProgress: @escaping @Sendable (ByteProgress) -> Bool
   ) throws {
-    let whole = plan.tensors.filter { $0.layout != nil && $0.work.isQuantized && !$0.work.isCalibrated }
-    let progress = ProgressCounter(total: whole.reduce(0) { $0 + $1.sourceByteCount }, report: onProgress)
+    let whole = plan.tensors.filter {
+      $0.layout != nil && $0.work.isQuantized && !$0.work.isCalibrated && !finished.contains($0.source.name)
+    }
+    let progress = ProgressCounter(
+      total: whole.reduce(0) { $0 + $1.sourceByteCount }, stage: "layers", report: onProgress)
     for tensor in whole {
       let weight: CodedWeight
       switch tensor.work {

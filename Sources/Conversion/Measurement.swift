@@ -57,6 +57,8 @@ package struct Measurement: Sendable {
 
     /// Whether bytes are compared, not values.
     var comparesBytes: Bool { !tensor.isQuantized && tensor.type == source.entry.type }
+    /// What takes about as long for each byte.
+    var kind: String { comparesBytes ? "copy" : "decode" }
   }
 
   /// What calibration measured of a tensor's layer: the error of its output.
@@ -81,6 +83,13 @@ package struct Measurement: Sendable {
   private static let sampleSize = 1 << 22
   private static let compareLength = 1 << 20
 
+  /// About how much of a checkpoint a quick measurement reads.
+  package static func quickBytes(of source: Checkpoint) -> Int {
+    let weights = source.tensors.reduce(0) { $0 + $1.entry.elementCount }
+    let bytes = source.tensors.reduce(0) { $0 + $1.entry.bytes.count }
+    return weights <= wholeSize ? bytes : bytes / ((weights + sampleSize - 1) / sampleSize)
+  }
+
   /// - Parameter goOn: called from any thread; false stops the work.
   package func run(
     sampling: Sampling, workers: Int, goOn: @escaping @Sendable (ByteProgress) -> Bool
@@ -96,13 +105,15 @@ package struct Measurement: Sendable {
     }
     let schedule = Schedule(tileCounts: jobs.map { [$0.parts.count] }, files: jobs.map(\.source.fileIndex))
     let total = zip(jobs, jobs).reduce(0) { $0 + $1.0.tensor.byteCount / step }
-    let progress = ProgressCounter(total: total, report: goOn)
+    let kinds = jobs.reduce(into: [:]) { $0[$1.kind, default: 0] += $1.tensor.byteCount / step }
+    let progress = ProgressCounter(total: total, stage: "comparing", kinds: kinds, report: goOn)
     let findings = jobs.map { Mutex([Finding?](repeating: nil, count: $0.parts.count)).boxed }
     try schedule.run(workers: workers, makeState: { Buffers() }) { item, buffers in
       let job = jobs[item.tensor]
       let finding = try compare(job, job.parts[item.tile], &buffers)
       findings[item.tensor].value.withLock { $0[item.tile] = finding }
-      try progress.add(job.parts[item.tile].count * (job.comparesBytes ? 1 : job.tensor.type.bitWidth / 8))
+      try progress.add(
+        job.parts[item.tile].count * (job.comparesBytes ? 1 : job.tensor.type.bitWidth / 8), job.kind)
     }
     let reports = zip(jobs, findings).map { job, findings in
       report(job, findings.value.withLock { $0.compactMap { $0 } })

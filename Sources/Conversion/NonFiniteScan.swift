@@ -23,7 +23,8 @@ package struct NonFiniteScan: Sendable {
   /// - Parameter goOn: called from any thread; false stops the work.
   package func run(workers: Int, goOn: @escaping @Sendable (ByteProgress) -> Bool) throws -> Set<String> {
     let found = Mutex<Set<String>>([])
-    let progress = ProgressCounter(total: tensors.reduce(0) { $0 + $1.entry.bytes.count }, report: goOn)
+    let progress = ProgressCounter(
+      total: tensors.reduce(0) { $0 + $1.entry.bytes.count }, stage: "scanning", report: goOn)
     let schedule = Schedule(
       tileCounts: tensors.map { [($0.entry.elementCount + Self.partLength - 1) / Self.partLength] },
       files: tensors.map(\.fileIndex))

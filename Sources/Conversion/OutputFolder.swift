@@ -1,10 +1,12 @@
+import Algorithms
 import Checkpoints
+import Crypto
 import Foundation
 import Kernels
+import Synchronization
 import SystemPackage
 
-/// A folder that appears complete or not at all: it is written under a temporary name beside its place and renamed at
-/// the end.
+/// A folder that appears complete or not at all: it is written elsewhere and renamed at the end.
 ///
 /// A durable one is flushed to the device before it is renamed. For any other the system writes the data when it sees
 /// fit, as after `cp`: a power cut soon after the end can leave files whose bytes are missing.
@@ -13,22 +15,33 @@ package final class OutputFolder: Sendable {
   /// Where the files are written.
   let work: FilePath
   let isDurable: Bool
+  private let staging: Staging
+  private let mayReplace: Bool
+  private let run = Mutex<Run?>(nil)
 
+  private struct Run {
+    let journal: Journal?
+  }
+
+  /// Claims the folder's place for this process.
   /// - Parameters:
   ///   - source: the folder that is read, which must not be the output.
   ///   - overwrite: replace an existing model folder.
   ///   - durable: flush everything before the folder appears.
   package init(_ path: FilePath, source: FilePath, overwrite: Bool, durable: Bool = false) throws(ConversionError) {
-    isDurable = durable
+    (isDurable, mayReplace) = (durable, overwrite)
     let manager = FileManager.default
     var trimmed = path.lexicallyNormalized()
     if trimmed.lastComponent == nil { trimmed = Self.resolved(path) }
     self.path = trimmed
-    guard let name = trimmed.lastComponent else { throw .cannotCreate(path.string, "it is no folder's name") }
+    guard trimmed.lastComponent != nil else { throw .cannotCreate(path.string, "it is no folder's name") }
     if Self.resolved(source) == Self.resolved(trimmed) { throw .outputIsSource(path.string) }
     var isDirectory: ObjCBool = false
     if manager.fileExists(atPath: trimmed.string, isDirectory: &isDirectory) {
-      guard overwrite else { throw .outputExists(path.string) }
+      guard overwrite else {
+        Staging.tidy(beside: trimmed)
+        throw .outputExists(path.string)
+      }
       let contents = (try? manager.contentsOfDirectory(atPath: trimmed.string)) ?? []
       guard isDirectory.boolValue, contents.isEmpty || contents.contains(where: { $0.hasSuffix(".safetensors") }) else {
         throw .outputIsNotAModel(path.string)
@@ -36,26 +49,56 @@ package final class OutputFolder: Sendable {
       // Replacing the parent of the source would delete the source.
       if Self.resolved(source).starts(with: Self.resolved(trimmed)) { throw .outputIsSource(path.string) }
     }
-    let parent = trimmed.removingLastComponent()
-    // A name of its own: one left by a killed process must not lend its files to this output.
-    work = parent.appending(".\(name.string).partial-\(UUID().uuidString.prefix(8))")
-    do {
-      if !parent.isEmpty { try manager.createDirectory(atPath: parent.string, withIntermediateDirectories: true) }
-      try manager.createDirectory(atPath: work.string, withIntermediateDirectories: false)
-    } catch {
-      throw .cannotCreate(path.string, Self.explanation(error))
+    staging = try Staging(for: trimmed)
+    work = staging.folder.appending(Staging.outputName)
+    replaced = staging.folder.appending("replaced")
+    // A run that was killed between the two renames of `commit` is undone.
+    if manager.fileExists(atPath: replaced.string), !manager.fileExists(atPath: trimmed.string) {
+      try Self.move(replaced, to: trimmed)
     }
   }
+
+  /// Where the folder is kept that is being replaced.
+  private let replaced: FilePath
+
+  /// Begins a run, or takes up one that was interrupted.
+  /// - Parameters:
+  ///   - identity: what the output is made of; nil: the run cannot be taken up.
+  ///   - restart: discard what an interrupted run has done.
+  /// - Returns: the entries of the interrupted run; empty where there is none.
+  @discardableResult
+  package func begin(_ identity: ConversionIdentity?, restart: Bool = false) throws(ConversionError) -> [JSONValue] {
+    let journal = try staging.beginJournal(identity, restart: restart)
+    do {
+      try FileManager.default.createDirectory(atPath: work.string, withIntermediateDirectories: true)
+    } catch {
+      throw .cannotCreate(path.string, Staging.explanation(error))
+    }
+    run.withLock { $0 = Run(journal: journal) }
+    return Array(journal?.entries.dropFirst() ?? [])
+  }
+
+  /// Begins a run that cannot be taken up, if none has begun.
+  func beginIfNeeded() throws(ConversionError) {
+    if run.withLock({ $0 == nil }) { try begin(nil) }
+  }
+
+  /// What the run, and those before it, have done: tensors and blocks.
+  package var finishedSteps: Int { journal?.stepCount ?? 0 }
+
+  /// Nil where the run cannot be taken up.
+  var journal: Journal? { run.withLock { $0?.journal } }
+
+  /// For files of the run that are no part of the output.
+  package var scratch: FilePath { staging.folder }
+
+  /// A file of the run that is no part of the output.
+  func temporary(_ name: String) -> FilePath { staging.folder.appending(name) }
 
   /// The path with symbolic links followed, as far as it exists.
   private static func resolved(_ path: FilePath) -> FilePath {
     let absolute = URL(fileURLWithPath: path.string).standardizedFileURL.resolvingSymlinksInPath().path
     return FilePath(absolute).lexicallyNormalized()
-  }
-
-  static func explanation(_ error: any Error) -> String {
-    let underlying = (error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError
-    return underlying?.localizedDescription ?? error.localizedDescription
   }
 
   /// Bytes that the file system of the output has left; nil if it does not tell.
@@ -64,11 +107,59 @@ package final class OutputFolder: Sendable {
     return (attributes?[.systemFreeSize] as? NSNumber)?.intValue
   }
 
-  /// Creates a file of the folder.
+  /// A value that takes long to find: one that an interrupted run has found is taken from there.
+  package func remembered<Value: Codable>(
+    _ name: String, among earlier: [JSONValue], find: () throws -> Value
+  ) throws -> Value {
+    let path = temporary(name)
+    var buffer: [UInt8] = []
+    for entry in earlier where entry["remembered"]?.string == name {
+      guard let size = try? Stat(path).size, let hash = entry["hash"]?.string,
+        sha256(ofFile: path, 0..<Int(size), using: &buffer) == hash,
+        let data = FileManager.default.contents(atPath: path.string),
+        let value = try? JSONDecoder().decode(Value.self, from: data)
+      else { continue }
+      return value
+    }
+    let value = try find()
+    guard let journal else { return value }
+    let data = try JSONEncoder().encode(value)
+    do {
+      try data.write(to: URL(fileURLWithPath: path.string))
+    } catch {
+      throw ConversionError.writeFailed(path.string, Staging.explanation(error))
+    }
+    try journal.append([
+      "remembered": .string(name), "hash": .string(hexadecimal(SHA256.hash(data: data))),
+    ])
+    return value
+  }
+
+  /// Records what the run's input is, and refuses to go on with one of another.
+  package func confirm(_ tokens: [Int32], among earlier: [JSONValue]) throws(ConversionError) {
+    let hash = ConversionIdentity.hash(tokens)
+    guard let found = earlier.firstNonNil({ $0[Journal.Fact.tokens]?.string }) else {
+      try journal?.append([Journal.Fact.tokens: .string(hash)])
+      return
+    }
+    guard found == hash else {
+      throw .otherConversion(
+        path.string, kept: staging.folder.string,
+        differences: ["calibration tokens: SHA-256 \(found), now \(hash): the text, or the tokenizer, has changed"])
+    }
+  }
+
+  /// Bytes of the output that an interrupted run has written.
+  var writtenBytes: Int {
+    let names = (try? FileManager.default.contentsOfDirectory(atPath: work.string)) ?? []
+    return names.reduce(0) { $0 + Int((try? Stat(work.appending($1)).size) ?? 0) }
+  }
+
+  /// Creates a file of the folder, or opens one that an interrupted run has left.
   func create(_ name: String) throws(ConversionError) -> FileDescriptor {
     do {
       return try FileDescriptor.open(
-        work.appending(name), .readWrite, options: [.create, .exclusiveCreate, .closeOnExec],
+        work.appending(name), .readWrite, options: [.create, .closeOnExec],
         permissions: [.ownerReadWrite, .groupRead, .otherRead])
     } catch {
       throw .cannotCreate(path.appending(name).string, "\(error)")
@@ -80,31 +171,36 @@ package final class OutputFolder: Sendable {
     let file = try create(name)
     defer { try? file.close() }
     do {
+      try file.resize(to: 0, retryOnInterrupt: true)
       try file.writeFully(bytes, count: bytes.count, at: 0)
     } catch {
-      throw .writeFailed(path.appending(name).string, error.description)
+      throw .writeFailed(path.appending(name).string, "\(error)")
     }
   }
 
   /// Puts the finished folder in its place; an old one is removed only once the new one stands.
   func commit() throws(ConversionError) {
     if isDurable { try flush() }
-    let manager = FileManager.default
-    let old = work.removingLastComponent().appending((work.lastComponent?.string ?? "") + "-old")
+    let replaces = FileManager.default.fileExists(atPath: path.string)
+    // It was not there at the start.
+    if replaces, !mayReplace { throw .outputExists(path.string) }
+    if replaces { try Self.move(path, to: replaced) }
     do {
-      let replaces = manager.fileExists(atPath: path.string)
-      if replaces { try manager.moveItem(atPath: path.string, toPath: old.string) }
-      do {
-        try manager.moveItem(atPath: work.string, toPath: path.string)
-      } catch {
-        if replaces { try? manager.moveItem(atPath: old.string, toPath: path.string) }
-        throw error
-      }
-      if replaces { try? manager.removeItem(atPath: old.string) }
+      try Self.move(work, to: path)
     } catch {
-      throw .writeFailed(path.string, Self.explanation(error))
+      if replaces { try? Self.move(replaced, to: path) }
+      throw error
     }
-    if isDurable { try Self.flush(work.removingLastComponent()) }
+    staging.remove()
+    if isDurable { try Self.flush(path.removingLastComponent()) }
+  }
+
+  private static func move(_ source: FilePath, to target: FilePath) throws(ConversionError) {
+    do {
+      try FileManager.default.moveItem(atPath: source.string, toPath: target.string)
+    } catch {
+      throw .writeFailed(target.string, Staging.explanation(error))
+    }
   }
 
   /// Flushes every file, and the folder that names them.
@@ -113,7 +209,7 @@ package final class OutputFolder: Sendable {
     do {
       names = try FileManager.default.contentsOfDirectory(atPath: work.string).sorted()
     } catch {
-      throw .writeFailed(path.string, Self.explanation(error))
+      throw .writeFailed(path.string, Staging.explanation(error))
     }
     for name in names { try Self.flush(work.appending(name)) }
     try Self.flush(work)
@@ -130,6 +226,11 @@ package final class OutputFolder: Sendable {
     }
   }
 
+  /// Leaves a run after an error: what is done is kept where it can be gone on with and doing it again could end better,
+  /// and removed otherwise.
+  /// - Returns: the error, with what was kept.
+  package func leave(_ error: any Error) -> any Error { staging.leave(error, journal: journal) }
+
   /// Removes what has been written.
-  func abandon() { try? FileManager.default.removeItem(atPath: work.string) }
+  func abandon() { staging.remove() }
 }

@@ -50,6 +50,8 @@ package struct Plan: Sendable {
   package let evidence: (any StoredEvidence)?
   /// Weights of a calibrated method that the evidence says nothing of: they are rounded to nearest.
   package let withoutEvidence: [String]
+  /// How the inputs of weights differ, by tensor name, where statistics of them were given.
+  let featureStrengths: [String: FeatureStrengths]
 
   /// - Parameters:
   ///   - nonFinite: names of tensors with infinities or NaN, which are kept as they are.
@@ -130,11 +132,20 @@ package struct Plan: Sendable {
     self.recipe = recipe
     self.tensors = Self.folding(tensors, recipe, model, nonFinite)
     self.withoutEvidence = withoutEvidence
+    featureStrengths = statistics.compactMapValues { FeatureStrengths(meanSquares: $0.meanSquares) }
     codebooks = Array(books)
     sideFiles = try SideFiles(of: source)
     try Self.requireDistinctNames(tensors, codebooks: codebooks)
     files = Self.files(for: source, tensors: tensors, codebooks: codebooks, layout: recipe.layout)
     _ = try layoutConfiguration(toolVersion: "")
+  }
+
+  /// The same of weights that are quantized without running the model, in the order of the tensors.
+  var inputFeatures: [(tensor: String, strengths: FeatureStrengths)] {
+    tensors.compactMap { tensor in
+      guard case .quantize = tensor.work else { return nil }
+      return featureStrengths[tensor.source.name].map { (tensor.source.name, $0) }
+    }
   }
 
   /// What is known of a tensor's inputs, if it is of as many as there are.
@@ -234,8 +245,10 @@ package struct Plan: Sendable {
 
   // MARK: The texts of the output
 
-  /// The manifest; hashes are missing (zeros) until the bytes are written, which does not change its length.
-  func manifest(toolVersion: String, hashes: [String: String] = [:]) -> PackedManifest {
+  /// The manifest; hashes and sums are missing (zeros) until the bytes are written, which does not change its length.
+  func manifest(
+    toolVersion: String, hashes: [String: String] = [:], codeSums: [String: Int] = [:]
+  ) -> PackedManifest {
     func stored(_ member: PackedFormat.Member) -> PackedManifest.StoredMember {
       let name = member.specification.name
       return PackedManifest.StoredMember(
@@ -244,6 +257,7 @@ package struct Plan: Sendable {
     }
     return PackedManifest(
       toolVersion: toolVersion,
+      arithmetic: recipe.needsCalibration || recipe.needsStatistics ? linearAlgebraFamily() : nil,
       recipe: recipe.json,
       sourceFiles: source.files.map {
         PackedManifest.File(name: $0.path.lastComponent?.string ?? "", byteCount: $0.header.fileSize)
@@ -256,7 +270,8 @@ package struct Plan: Sendable {
       records: tensors.map { tensor in
         PackedManifest.Record(
           name: tensor.source.name, shape: tensor.source.entry.shape, type: tensor.source.entry.type,
-          file: files[tensor.source.fileIndex].name, fate: tensor.fate, members: tensor.members.map(stored))
+          file: files[tensor.source.fileIndex].name, fate: tensor.fate, members: tensor.members.map(stored),
+          codeSum: tensor.fate.isQuantized ? codeSums[tensor.source.name] ?? 0 : nil)
       })
   }
 

@@ -4,7 +4,7 @@ import Quantization
 import Reports
 
 extension PlanSummary {
-  package init(_ plan: Plan, toolVersion: String) {
+  package init(_ plan: Plan, toolVersion: String, memory: MemoryPlan) {
     self.init(
       tensors: plan.tensors.map { tensor in
         let entry = tensor.source.entry
@@ -22,7 +22,9 @@ extension PlanSummary {
       }.sorted { $0.name.naturallyPrecedes($1.name) },
       files: plan.files.map { ($0.name, $0.layout.fileSize) }, copiedFiles: plan.sideFiles.copied.map(\.name),
       leftFiles: plan.sideFiles.left, outputByteCount: plan.outputByteCount(toolVersion: toolVersion),
-      support: ModelSupport(plan.source))
+      support: ModelSupport(plan.source),
+      memory: Memory(
+        parts: memory.needs.map { ($0.what, $0.byteCount) }, activationByteCount: memory.activationByteCount))
   }
 }
 

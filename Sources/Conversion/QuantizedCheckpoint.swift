@@ -48,6 +48,9 @@ enum QuantizedCheckpoint: Sendable {
       case layout(LayoutCheckpoint.Record)
     }
 
+    /// What the manifest of a packed folder says of it; nil where there is none.
+    var manifestRecord: PackedManifest.Record? { if case .packed(let record) = content { record } else { nil } }
+
     var isQuantized: Bool { label != nil }
     var elementCount: Int { shape.reduce(1, *) }
     /// Bytes that it takes in full precision.
@@ -113,6 +116,20 @@ enum QuantizedCheckpoint: Sendable {
       try layout.decode(record, elements, into: &values, bytes: &workspace.bytes)
     default: preconditionFailure("a tensor of another checkpoint")
     }
+  }
+
+  /// The stored tensors that one is made of, in the order of its format.
+  func members(of tensor: Tensor) -> [CheckpointTensor] {
+    switch tensor.content {
+    case .packed(let record): record.members.compactMap { checkpoint[$0.tensor] }
+    case .layout(let record): record.members
+    }
+  }
+
+  /// A weight of a runtime's layout with its codes; nil for others.
+  func codedWeight(_ tensor: Tensor) throws(CheckpointError) -> CodedWeight? {
+    guard case .layout(let layout) = self, case .layout(let record) = tensor.content else { return nil }
+    return try layout.weight(record)
   }
 
   /// The tensor itself, where it is kept.

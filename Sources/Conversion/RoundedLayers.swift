@@ -24,7 +24,7 @@ extension CalibratedLayers {
       var errors: HeldOutErrors?
       if let heldOut = problem.heldOut, heldOut.inputs.rows > 0 {
         let plain = try plainRounding(weight, scheme, factors: problem.scaling?.factors)
-        let found = HeldOutErrors(weight, quantized, plain: plain, heldOut, workers: workers)
+        let found = HeldOutErrors(weight, goal: goal, quantized, plain: plain, heldOut, workers: workers)
         errors = found
         if options.fallsBack, found.error > found.plainError {
           // Without a search for ranges; the scales are in the weights before it and stay.
@@ -38,8 +38,9 @@ extension CalibratedLayers {
         quantized,
         LayerOutcome(
           tensor: problem.linear.weight, expert: expert, inputs: weight.columns, tokens: problem.hessian.tokens,
-          routedTokens: problem.routedTokens, dampening: nil, deadColumns: problem.hessian.diagonal.count { $0 == 0 },
-          fallback: fallback, heldOut: errors)
+          routedTokens: problem.routedTokens, dampening: nil, askedDampening: nil,
+          deadColumns: problem.hessian.diagonal.count { $0 == 0 }, fallback: fallback, heldOut: errors,
+          features: FeatureStrengths(meanSquares: problem.hessian.importance))
       )
     } catch let error as QuantizationError {
       throw explained(error, source)

@@ -66,6 +66,8 @@ package struct SideFiles: Sendable {
     for file in copied {
       do {
         let source = URL(fileURLWithPath: folder.appending(file.name).string).resolvingSymlinksInPath()
+        // Of an interrupted run.
+        try? FileManager.default.removeItem(atPath: target.appending(file.name).string)
         try FileManager.default.copyItem(atPath: source.path, toPath: target.appending(file.name).string)
       } catch {
         throw .writeFailed(target.appending(file.name).string, error.localizedDescription)

@@ -6,7 +6,7 @@ import OrderedCollections
 import Quantization
 
 /// What splitting outlier features off did to one layer.
-package struct SplitOutcome: Hashable, Sendable {
+package struct SplitOutcome: Hashable, Codable, Sendable {
   package let tensor: String
   /// Position among the experts that the tensor stacks.
   package let expert: Int?
@@ -25,8 +25,8 @@ struct SplitLayers {
   let resources: RunResources
   let workers: Int
 
-  /// - Parameter onProgress: the share that is done; false stops the work.
-  func run(onProgress: @escaping (Double) -> Bool) throws -> [SplitOutcome] {
+  /// - Parameter onProgress: how far it is; false stops the work.
+  func run(onProgress: @escaping (WorkProgress) -> Bool) throws -> [SplitOutcome] {
     var wanted: [String: (scheme: WeightScheme, outliers: OutlierColumns)] = [:]
     for tensor in plan.tensors {
       guard case .quantize(let quantizer, _) = tensor.work, quantizer.scheme.method.needsStatistics else { continue }
@@ -50,7 +50,7 @@ struct SplitLayers {
     let walk = BlockCalibration(
       model, windows: [], heldOut: heldOut,
       BlockCalibration.Options(
-        workers: workers, memoryLimit: resources.memoryLimit / 2, spillFolder: resources.spillFolder))
+        workers: workers, memoryLimit: resources.activationMemory, spillFolder: resources.spillFolder))
     try walk.run(isWanted: { wanted[$0.weight] != nil }, onProgress: onProgress) { problem in
       guard let (scheme, outliers) = wanted[problem.linear.weight] else { return }
       var expert: Int?

@@ -1,6 +1,7 @@
 import Calibration
 import Checkpoints
 import Kernels
+import Models
 import OrderedCollections
 import Packing
 import Quantization
@@ -16,8 +17,12 @@ struct StoredEvidenceLayers {
   let evidence: any StoredEvidence
   let workers: Int
 
+  /// - Parameters:
+  ///   - finished: layers that are written already.
+  ///   - onLayer: a layer has been written.
   func run(
-    onProgress: (Double) -> Bool, write: CalibratedLayers.TileWriter
+    finished: [FinishedWork.LayerKey: LayerOutcome], onProgress: (WorkProgress) -> Bool,
+    onLayer: (LayerOutcome) throws -> Void, write: CalibratedLayers.TileWriter
   ) throws -> [LayerOutcome] {
     var wanted: [String: (tensor: Plan.Tensor, scheme: WeightScheme)] = [:]
     for tensor in plan.tensors {
@@ -25,10 +30,26 @@ struct StoredEvidenceLayers {
     }
     let allTokens = evidence.tokens.max() ?? 0
     var outcomes: [LayerOutcome] = []
+    let planned = evidence.inputs.map { input in
+      input.layers.reduce(0.0) { sum, layer in
+        guard let shape = wanted[layer.weight]?.tensor.source.entry.shape, shape.count > 1 else { return sum }
+        let (rows, columns) = (Double(shape[shape.count - 2]), Double(shape[shape.count - 1]))
+        return sum + columns * columns * (columns + 4 * rows)
+      }
+    }
+    func tell(_ index: Int, _ layer: String?) -> Bool {
+      onProgress(
+        WorkProgress(
+          done: [.quantize: planned[..<index].reduce(0, +)], total: [.quantize: planned.reduce(0, +)], layer: layer))
+    }
     for (index, input) in evidence.inputs.enumerated() {
-      guard onProgress(Double(index) / Double(evidence.inputs.count)) else { throw CancellationError() }
+      guard tell(index, input.layers.first?.weight) else { throw CancellationError() }
       let layers = input.layers.filter { wanted[$0.weight] != nil }
-      guard !layers.isEmpty else { continue }
+      let done = layers.compactMap { finished[FinishedWork.LayerKey(tensor: $0.weight, expert: $0.expert)] }
+      if done.count == layers.count {
+        outcomes += done
+        continue
+      }
       let found = try evidence.evidence(ofInput: index, withHessian: true, workers: workers)
       for layer in layers {
         guard let (tensor, scheme) = wanted[layer.weight] else { continue }
@@ -51,9 +72,10 @@ struct StoredEvidenceLayers {
         }
         outcomes.append(outcome)
         try CalibratedLayers.write(quantized, of: tensor, scheme, first: first, write)
+        try onLayer(outcome)
       }
     }
-    _ = onProgress(1)
+    _ = tell(planned.count, nil)
     return outcomes
   }
 
@@ -62,10 +84,12 @@ struct StoredEvidenceLayers {
   ) throws -> (AffineWeight, LayerOutcome) {
     let options = plan.recipe.calibration
     guard let hessian = found.hessian else { throw EvidenceFileError(evidence.place, .noHessians) }
+    let asked = options.dampening(inputs: found.dimension, tokens: found.tokens)
     func outcome(dampening: Double?, dead: Int, fallback: String?) -> LayerOutcome {
       LayerOutcome(
         tensor: layer.weight, expert: layer.expert, inputs: found.dimension, tokens: found.tokens, routedTokens: nil,
-        dampening: dampening, deadColumns: dead, fallback: fallback, heldOut: nil)
+        dampening: dampening, askedDampening: dampening.map { _ in asked }, deadColumns: dead, fallback: fallback,
+        heldOut: nil, features: FeatureStrengths(meanSquares: found.statistics.meanSquares))
     }
     let least = MixtureRule.leastTokens(inputs: found.dimension)
     if !seesAll, found.tokens < least {
@@ -79,7 +103,7 @@ struct StoredEvidenceLayers {
     }
     let method = try GPTQ(
       scheme: scheme.rounding, order: options.order, groupRanges: GPTQ.GroupRanges(scheme.groupOrder),
-      dampening: options.dampening(inputs: found.dimension, tokens: found.tokens), sweeps: options.sweeps)
+      dampening: asked, sweeps: options.sweeps)
     let result = try method.quantize(weight, hessian: hessian, weighsRanges: true, workers: workers)
     return (
       result.weight,

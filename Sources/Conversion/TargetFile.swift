@@ -8,17 +8,23 @@ final class TargetFile: Sendable {
   private let name: String
   private let layout: SafetensorsLayout
   private let descriptor: FileDescriptor
-  /// By tensor; empty if hashes are not asked for.
+  /// By tensor; of those that are hashed as they are written.
   private let hashes: OrderedDictionary<String, WrittenHash>
+  private let onFinished: @Sendable (_ tensor: String, _ hash: String) throws(ConversionError) -> Void
 
-  /// Creates the file in its full size, with its header.
-  /// - Parameter hashing: whether to hash the tensors as they are written.
+  /// Creates the file in its full size, with its header, or opens one that an interrupted run has left.
+  /// - Parameters:
+  ///   - hashing: the tensors to hash as they are written.
+  ///   - onFinished: called from any thread when every byte of such a tensor has been written.
   init(
-    _ name: String, layout: SafetensorsLayout, in folder: OutputFolder, hashing: Bool = false
+    _ name: String, layout: SafetensorsLayout, in folder: OutputFolder, hashing: [TensorSpecification] = [],
+    onFinished: @escaping @Sendable (_ tensor: String, _ hash: String) throws(ConversionError) -> Void = { _, _ in }
   ) throws(ConversionError) {
     self.name = folder.path.appending(name).string
     self.layout = layout
-    hashes = hashing ? layout.offsets.mapValues { _ in WrittenHash() } : [:]
+    self.onFinished = onFinished
+    hashes = OrderedDictionary(
+      uniqueKeysWithValues: hashing.map { ($0.name, WrittenHash(byteCount: $0.byteCount)) })
     descriptor = try folder.create(name)
     do {
       try descriptor.allocate(layout.fileSize)
@@ -34,9 +40,11 @@ final class TargetFile: Sendable {
   func write(_ tensor: String, offset: Int, _ bytes: [UInt8], _ count: Int) throws(ConversionError) {
     let start = start(of: tensor)
     try write(bytes, count: count, at: start + offset)
-    try hashes[tensor]?.add(bytes, count, at: offset) { (part, buffer) throws(ConversionError) in
+    guard let hash = hashes[tensor] else { return }
+    let isFinished = try hash.add(bytes, count, at: offset) { (part, buffer) throws(ConversionError) in
       try readBack(start + part.lowerBound, part.count, into: &buffer)
     }
+    if isFinished { try onFinished(tensor, hash.value()) }
   }
 
   private func write(_ bytes: [UInt8], count: Int, at offset: Int) throws(ConversionError) {

@@ -7,9 +7,10 @@ import Reports
 import Synchronization
 import SystemPackage
 
-/// Looks at all weights, codes and scales of a packed folder beside its source, for the pictures of a report.
+/// Looks at all weights, codes and scales of a packed folder, or one in the layout of a runtime, beside its source, for
+/// the pictures of a report.
 package struct TensorProfiling: Sendable {
-  private let packed: PackedCheckpoint
+  private let checkpoint: QuantizedCheckpoint
   private let source: Checkpoint
 
   private static let weightBins = 64
@@ -17,68 +18,130 @@ package struct TensorProfiling: Sendable {
   private static let partLength = 1 << 18
 
   package init(packed path: FilePath, source: Checkpoint) throws {
-    packed = try PackedCheckpoint(path)
+    checkpoint = try QuantizedCheckpoint(path)
     self.source = source
   }
 
   /// - Parameter goOn: called from any thread; false stops the work.
   /// - Returns: the profiles of quantized tensors, by name.
   package func run(workers: Int, goOn: @escaping @Sendable () -> Bool) throws -> [String: TensorProfile] {
-    let records = packed.manifest.records.filter { $0.encoding != nil }
+    let tensors = checkpoint.tensors.filter(\.isQuantized)
     let found = Mutex([String: TensorProfile]())
-    try runParallel(count: records.count, workers: workers, makeState: {}) { index, _ in
-      guard goOn() else { throw CancellationError() }
-      let record = records[index]
-      guard let tensor = source[record.name] else { return }
-      let profile = try profile(record, tensor)
-      found.withLock { $0[record.name] = profile }
+    let packed: [String: PackedManifest.Record] =
+      if case .packed(let packed) = checkpoint {
+        Dictionary(packed.manifest.records.map { ($0.name, $0) }) { first, _ in first }
+      } else {
+        [:]
+      }
+    try runParallel(count: tensors.count, workers: workers, makeState: { Buffers() }) { index, buffers in
+      let name = tensors[index].name
+      guard let tensor = source[name] else { return }
+      let weights = try weightFacts(of: tensor, &buffers, goOn: goOn)
+      let coded: CodeFacts
+      switch checkpoint {
+      case .packed(let checkpoint):
+        guard let record = packed[name] else { return }
+        coded = try codeFacts(of: record, in: checkpoint, &buffers, goOn: goOn)
+      case .layout(let layout):
+        guard let record = layout[name], let weight = try layout.weight(record) else { return }
+        coded = CodeFacts(weight, storedByteCount: record.storedByteCount)
+      }
+      let profile = TensorProfile(
+        weights: weights.histogram, codes: coded.codes, scales: Self.logarithms(of: coded.scales), peak: weights.peak,
+        sparsity: weights.sparsity, scaleByteCount: coded.scaleByteCount, outlierByteCount: coded.outlierByteCount)
+      found.withLock { $0[name] = profile }
     }
     return found.withLock { $0 }
   }
 
-  private func profile(_ record: PackedManifest.Record, _ tensor: CheckpointTensor) throws -> TensorProfile {
-    let parts = stride(from: 0, to: record.elementCount, by: Self.partLength).map {
-      $0..<min($0 + Self.partLength, record.elementCount)
-    }
-    var (bytes, values, workspace) = ([UInt8](), [Float](), PackedCheckpoint.Workspace())
-    var (largest, sum, roots, squares, total) = (Float(0), 0.0, 0.0, 0.0, 0.0)
+  fileprivate struct Buffers {
+    var bytes: [UInt8] = []
+    var values: [Float] = []
+    var workspace = PackedCheckpoint.Workspace()
+  }
+
+  private static func parts(of count: Int) -> [Range<Int>] {
+    stride(from: 0, to: count, by: partLength).map { $0..<min($0 + partLength, count) }
+  }
+
+  // MARK: Weights
+
+  private struct WeightFacts {
+    let histogram: TensorInspection.Histogram
+    let peak: Double
+    let sparsity: Double
+  }
+
+  /// Infinities and NaN are left out.
+  private func weightFacts(
+    of tensor: CheckpointTensor, _ buffers: inout Buffers, goOn: () -> Bool
+  ) throws -> WeightFacts {
+    let parts = Self.parts(of: tensor.entry.elementCount)
+    var (largest, sum, roots, squares, total, number) = (Float(0), 0.0, 0.0, 0.0, 0.0, 0)
     for part in parts {
-      _ = try readValues(tensor, part, bytes: &bytes, values: &values)
-      for value in values where value.isFinite {
+      guard goOn() else { throw CancellationError() }
+      _ = try readValues(tensor, part, bytes: &buffers.bytes, values: &buffers.values)
+      for value in buffers.values where value.isFinite {
         let magnitude = abs(value)
         largest = max(largest, magnitude)
         total += Double(value)
         sum += Double(magnitude)
-        roots += Double(magnitude).squareRoot()
+        roots += Double(magnitude.squareRoot())
         squares += Double(magnitude) * Double(magnitude)
+        number += 1
       }
     }
     var bins = [Int](repeating: 0, count: Self.weightBins)
-    var codes = [Int](repeating: 0, count: Int(record.encoding?.highestCode ?? 0) + 1)
-    var scales: [Float] = []
-    let grouping = record.encoding?.grouping(of: record.shape)
+    let scale = largest > 0 ? Double(Self.weightBins) / 2 / Double(largest) : 0
     for part in parts {
-      _ = try readValues(tensor, part, bytes: &bytes, values: &values)
-      for value in values where value.isFinite {
-        let position = largest > 0 ? (Double(value) / Double(largest) + 1) / 2 * Double(Self.weightBins) : 0
-        bins[min(Int(position), Self.weightBins - 1)] += 1
-      }
-      try packed.decode(record, part, into: &values, using: &workspace)
-      for code in workspace.codes { codes[Int(code)] += 1 }
-      let first = workspace.firstGroup
-      for (offset, scale) in workspace.scales.enumerated() {
-        // A group that began in an earlier part has been counted there.
-        guard let grouping, grouping.elements(of: first + offset).lowerBound >= part.lowerBound else { continue }
-        scales.append(scale)
+      guard goOn() else { throw CancellationError() }
+      if parts.count > 1 { _ = try readValues(tensor, part, bytes: &buffers.bytes, values: &buffers.values) }
+      for value in buffers.values where value.isFinite {
+        bins[min(Int(Double(value) * scale + Double(Self.weightBins) / 2), Self.weightBins - 1)] += 1
       }
     }
-    let count = Double(max(1, record.elementCount))
+    let count = Double(max(1, number))
     let deviation = max(0, squares / count - total / count * (total / count)).squareRoot()
-    return TensorProfile(
-      weights: TensorInspection.Histogram(low: -largest, high: largest, counts: bins), codes: codes,
-      scales: Self.logarithms(of: scales), peak: deviation > 0 ? Double(largest) / deviation : 0,
-      sparsity: pqIndex(rootSum: roots, sum: sum, count: record.elementCount),
-      scaleByteCount: record.members.filter { $0.role != .codes }.reduce(0) { $0 + $1.byteCount })
+    return WeightFacts(
+      histogram: TensorInspection.Histogram(low: -largest, high: largest, counts: bins),
+      peak: deviation > 0 ? Double(largest) / deviation : 0,
+      sparsity: pqIndex(rootSum: roots, sum: sum, count: max(1, number)))
+  }
+
+  // MARK: Codes
+
+  fileprivate struct CodeFacts {
+    /// How often each occurs.
+    var codes: [Int]
+    /// One per group.
+    var scales: [Float]
+    let scaleByteCount: Int
+    let outlierByteCount: Int
+  }
+
+  private func codeFacts(
+    of record: PackedManifest.Record, in packed: PackedCheckpoint, _ buffers: inout Buffers, goOn: () -> Bool
+  ) throws -> CodeFacts {
+    func bytes(_ roles: Set<PackedFormat.Role>) -> Int {
+      record.members.filter { roles.contains($0.role) }.reduce(0) { $0 + $1.byteCount }
+    }
+    let outliers = bytes([.outlierColumns, .outlierWeights])
+    var facts = CodeFacts(
+      codes: [Int](repeating: 0, count: Int(record.encoding?.highestCode ?? 0) + 1), scales: [],
+      scaleByteCount: record.storedByteCount - bytes([.codes]) - outliers, outlierByteCount: outliers)
+    let grouping = record.encoding?.grouping(of: record.shape)
+    for part in Self.parts(of: record.elementCount) {
+      guard goOn() else { throw CancellationError() }
+      try packed.decode(record, part, into: &buffers.values, using: &buffers.workspace)
+      for code in buffers.workspace.codes { facts.codes[Int(code)] += 1 }
+      let first = buffers.workspace.firstGroup
+      for (offset, scale) in buffers.workspace.scales.enumerated() {
+        // A group that began in an earlier part has been counted there.
+        guard let grouping, grouping.elements(of: first + offset).lowerBound >= part.lowerBound else { continue }
+        facts.scales.append(scale)
+      }
+    }
+    return facts
   }
 
   private static func logarithms(of scales: [Float]) -> TensorInspection.Histogram? {
@@ -90,5 +153,16 @@ package struct TensorProfiling: Sendable {
       counts[min(Int(position), scaleBins - 1)] += 1
     }
     return TensorInspection.Histogram(low: low, high: high, counts: counts)
+  }
+}
+
+extension TensorProfiling.CodeFacts {
+  /// Of a weight that is in memory whole. What its stored bytes have beyond its codes counts as scales.
+  fileprivate init(_ weight: CodedWeight, storedByteCount: Int) {
+    var codes = [Int](repeating: 0, count: 1 << weight.bits)
+    for code in weight.codes { codes[Int(code)] += 1 }
+    let codeBytes = (weight.codes.count * weight.bits + 7) / 8
+    self.init(
+      codes: codes, scales: weight.scales, scaleByteCount: max(0, storedByteCount - codeBytes), outlierByteCount: 0)
   }
 }

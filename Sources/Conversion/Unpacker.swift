@@ -32,6 +32,7 @@ package struct Unpacker: Sendable {
     into output: OutputFolder, onProgress: @escaping @Sendable (ByteProgress) -> Bool
   ) throws -> UnpackSummary {
     do {
+      try output.beginIfNeeded()
       try write(to: output, onProgress: onProgress)
       try output.commit()
       let tensors = packed.tensors
@@ -61,7 +62,9 @@ package struct Unpacker: Sendable {
     var targets: [String: TargetFile] = [:]
     for (name, layout) in layouts { targets[name] = try TargetFile(name, layout: layout, in: output) }
 
-    let progress = ProgressCounter(total: tensors.reduce(0) { $0 + $1.byteCount }, report: onProgress)
+    let progress = ProgressCounter(
+      total: tensors.reduce(0) { $0 + $1.byteCount },
+      kinds: tensors.reduce(into: [:]) { $0[$1.workKind, default: 0] += $1.byteCount }, report: onProgress)
     let files = targets
     let positions = Dictionary(uniqueKeysWithValues: byFile.keys.enumerated().map { ($1, $0) })
     let schedule = Schedule(
@@ -73,7 +76,7 @@ package struct Unpacker: Sendable {
         let start = item.tile * Self.partLength
         let part = start..<min(start + Self.partLength, tensor.sourceLength)
         guard let target = files[tensor.file] else { return }
-        try progress.add(try write(tensor, part, to: target, &buffers))
+        try progress.add(try write(tensor, part, to: target, &buffers), tensor.workKind)
       }
     }
     try SideFiles(of: packed.checkpoint).copy(to: output.work)
@@ -114,4 +117,6 @@ package struct Unpacker: Sendable {
 extension QuantizedCheckpoint.Tensor {
   /// Elements of a quantized tensor, bytes of a kept one: what parts are counted in.
   fileprivate var sourceLength: Int { isQuantized ? elementCount : byteCount }
+  /// What takes about as long for each byte.
+  fileprivate var workKind: String { isQuantized ? "decode" : "copy" }
 }

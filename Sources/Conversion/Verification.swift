@@ -54,7 +54,7 @@ package struct Verification: Sendable {
     _ packed: PackedCheckpoint, _ goOn: @escaping @Sendable (ByteProgress) -> Bool
   ) throws -> Result {
     let members = packed.manifest.codebooks + packed.manifest.records.flatMap(\.members)
-    let progress = ProgressCounter(total: members.reduce(0) { $0 + $1.byteCount }, report: goOn)
+    let progress = ProgressCounter(total: members.reduce(0) { $0 + $1.byteCount }, stage: "verifying", report: goOn)
     let damaged = Mutex<[String]>([])
     let schedule = Schedule(tileCounts: members.map { _ in [1] }, files: members.map { _ in 0 })
     try schedule.run(workers: workers, makeState: { [UInt8]() }) { item, buffer in

@@ -54,6 +54,7 @@ struct Calibrate: ParsableCommand {
 
   @OptionGroup(title: "Calibration") var text: TextArguments
   @OptionGroup(title: "Running") var running: RunningArguments
+  @OptionGroup(title: "Running") var progress: ProgressArguments
   @OptionGroup(title: "Running") var memory: MemoryArguments
 
   func validate() throws {
@@ -90,11 +91,11 @@ struct Calibrate: ParsableCommand {
   }
 
   private func write(_ path: FilePath, _ interruption: Interruption) throws {
-    let display = ProgressDisplay(verb: merge.isEmpty ? "Calibrating" : "Merging")
+    let display = ProgressDisplay(progress, verb: merge.isEmpty ? "Calibrating" : "Merging")
     defer { display.finish() }
     guard let source else {
       try EvidenceFile.merge(merge.map { FilePath($0) }, into: path, overwrite: overwrite, workers: running.workers) {
-        display.show(share: $0, of: merge.count, "files")
+        display.show(share: $0, stage: "merging")
         return !interruption.isRequested
       }
       return
@@ -108,7 +109,8 @@ struct Calibrate: ParsableCommand {
     try text.set(&options)
     options.heldOut = 0
     let windows = try CalibrationText(
-      model: model, options: options, running: running, memory: memory, interruption: interruption
+      model: model, options: options, running: running, memory: memory, interruption: interruption,
+      display: display
     ).windows()
     let evidence = EvidenceOptions(threshold: options.outlierThreshold, sumsHessians: hessians)
     let header = EvidenceHeader(
@@ -121,8 +123,8 @@ struct Calibrate: ParsableCommand {
     try EvidenceWriter.write(path, header, overwrite: overwrite) { writer in
       try calibration.collect(
         evidence,
-        onProgress: { share in
-          display.show(share: share, of: windows.tokenCount, "tokens")
+        onProgress: { done in
+          display.show(done, stage: "calibrating")
           return !interruption.isRequested
         }, receive: { try writer.write($0) })
     }
@@ -136,7 +138,7 @@ struct Calibrate: ParsableCommand {
 
   /// Gathers mean squares alone.
   private func writeImportance(_ path: FilePath, of source: FilePath, _ interruption: Interruption) throws {
-    let display = ProgressDisplay(verb: "Calibrating")
+    let display = ProgressDisplay(progress, verb: "Calibrating")
     defer { display.finish() }
     let opened = try OpenedWeights(source)
     let matrix = try OutputFile(path, source: source, overwrite: overwrite)
@@ -145,12 +147,9 @@ struct Calibrate: ParsableCommand {
     try text.set(&options)
     options.heldOut = 0
     let calibration = CalibrationText(
-      model: model, options: options, running: running, memory: memory, interruption: interruption)
+      model: model, options: options, running: running, memory: memory, interruption: interruption, display: display)
     let windows = try calibration.windows()
-    let evidence = try calibration.gather(windows) { share in
-      display.show(share: share, of: windows.tokenCount, "tokens")
-      return !interruption.isRequested
-    }
+    let evidence = try calibration.gather(windows, memory: memory.limit / 2, spillFolder: memory.spillFolder)
     display.finish()
     let count = try put(
       evidence.inputs, windows, of: opened.source, configuration: opened.configuration, into: matrix)

@@ -14,6 +14,7 @@ struct CalibrationText {
   let running: RunningArguments
   let memory: MemoryArguments
   let interruption: Interruption
+  let display: ProgressDisplay
 
   /// Warns where there is less text than was asked for, or too little for the widest layer.
   func windows() throws -> CalibrationWindows {
@@ -51,13 +52,15 @@ struct CalibrationText {
   }
 
   /// Runs the model over windows, for the statistics of every layer's inputs.
-  /// - Parameter onProgress: the share that is done; false stops the work.
-  func gather(_ text: CalibrationWindows, onProgress: @escaping (Double) -> Bool) throws -> Evidence {
+  /// - Parameter memory: bytes of activations that stay in memory; others go to the folder.
+  func gather(_ text: CalibrationWindows, memory: Int, spillFolder: FilePath) throws -> Evidence {
     try BlockCalibration(
       model, windows: text.windows.map { Array(text.tokens[$0]) }, heldOut: [],
-      BlockCalibration.Options(
-        workers: running.workers, memoryLimit: memory.limit / 2, spillFolder: memory.spillFolder)
-    ).collect(EvidenceOptions(threshold: options.outlierThreshold), onProgress: onProgress)
+      BlockCalibration.Options(workers: running.workers, memoryLimit: memory, spillFolder: spillFolder)
+    ).collect(EvidenceOptions(threshold: options.outlierThreshold)) { done in
+      display.show(done, stage: "observing")
+      return !interruption.isRequested
+    }
   }
 
   private func selfWritten(_ count: Int, length: Int, _ tokenizer: Tokenizer) throws -> [[Int32]] {
@@ -66,10 +69,8 @@ struct CalibrationText {
     let text = SelfWrittenText(
       model, start: first.map { .token($0) } ?? .random, ends: ends, seed: options.seed ?? 0,
       memoryLimit: memory.limit / 2, workers: running.workers)
-    let display = ProgressDisplay(verb: "Writing")
-    defer { display.finish() }
     return try text.windows(count, length: length) { share in
-      display.show(share: share, of: count * length, "tokens")
+      display.show(share: share, stage: "writing a text")
       return !interruption.isRequested
     }
   }

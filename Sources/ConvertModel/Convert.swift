@@ -40,6 +40,8 @@ struct Convert: ParsableCommand {
         The output head too, and one kind of layer in 8 bits:
           convert-model SOURCE -o OUT --include lm_head.weight \\
             --override '*.down_proj.weight: method=absmax, bits=8'
+        A page to look at, with the time and memory that the conversion took:
+          convert-model SOURCE -o OUT -m gptq -b 3 -g 64 --report report.html
         A file for llama.cpp; the same by what a text says of the importance of columns:
           convert-model SOURCE -o OUT.gguf --type Q4_K_M
           convert-model SOURCE -o OUT.gguf --type Q4_K_M --calibration text.txt
@@ -69,13 +71,23 @@ struct Convert: ParsableCommand {
   @Flag(help: "Replace OUTPUT if it is a model folder.")
   var overwrite = false
 
+  @OptionGroup var resumption: ResumptionArguments
+
   @Flag(help: "Flush OUTPUT to the disk before it appears, so that it survives a power cut.")
   var durable = false
 
   @Flag(help: "Show the plan with the exact size of the output, and write nothing.")
   var dryRun = false
 
+  @Option(
+    name: .customLong("report"),
+    help: ArgumentHelp(
+      "Write a page with pictures to this file at the end, as `report --html` does, with this run's time and memory.",
+      valueName: "file"))
+  var page: String?
+
   @OptionGroup(title: "Running") var running: RunningArguments
+  @OptionGroup(title: "Running") var progress: ProgressArguments
   @OptionGroup(title: "Running") var memory: MemoryArguments
 
   private var writesGGUF: Bool { layout == .gguf || gguf.isAsked(for: output) }
@@ -85,7 +97,13 @@ struct Convert: ParsableCommand {
       if gguf.imatrix != nil {
         throw ValidationError("--imatrix is for GGUF files; for a folder give --evidence, which 'calibrate' writes")
       }
+      if page != nil, dryRun {
+        throw ValidationError("--report needs an output to measure, which --dry-run does not write")
+      }
       return
+    }
+    if page != nil {
+      throw ValidationError("--report is for packed folders and the layouts of runtimes, not for GGUF files")
     }
     if let layout, layout != .gguf {
       throw ValidationError(
@@ -108,126 +126,186 @@ struct Convert: ParsableCommand {
       if writesGGUF {
         return try gguf.run(
           source: source, output: output, gathered: try gatherImportance(), overwrite: overwrite, durable: durable,
-          dryRun: dryRun, running: running)
+          resumption: resumption, dryRun: dryRun, running: running, progress: progress)
       }
+      let begun = ContinuousClock.now
+      if let page { try requireFolder(of: page) }
       var recipe = try makeRecipe()
       let checkpoint = try Checkpoint(FilePath(source))
       let evidence = try calibration.evidence.map { try openEvidence($0, for: checkpoint) }
       recipe.calibration.evidence = evidence?.record
-      let interruption = Interruption()
-      let display = ProgressDisplay(verb: "Converting")
-      defer { display.finish() }
-      let nonFinite =
-        recipe.nonFinite == .keep
-        ? try NonFiniteScan(checkpoint, recipe: recipe).run(workers: running.workers) { _ in !interruption.isRequested }
-        : []
-      let calibrating = ProgressDisplay(verb: "Calibrating")
-      defer { calibrating.finish() }
-      var windows: CalibrationWindows?
-      var statistics: [String: FeatureStatistics] = [:]
-      if recipe.needsStatistics {
-        if let evidence {
-          statistics = try evidence.columnStatistics(workers: running.workers)
-        } else {
-          let model = try Plan.model(of: checkpoint, recipe)
-          let text = calibrationText(model, recipe, interruption)
-          let cut = try text.windows()
-          // What methods that work tile by tile need to know of inputs.
-          statistics = try text.gather(cut) { share in
-            calibrating.show(share: share, of: cut.tokenCount, "tokens")
-            return !interruption.isRequested
-          }.columnStatistics
-          windows = cut
+      if resumption.resume, try isComplete(recipe, checkpoint) {
+        if page != nil {
+          let display = ProgressDisplay(progress, verb: "Measuring")
+          defer { display.finish() }
+          _ = try measured(FilePath(output), checkpoint, nil, display, Interruption())
         }
-        calibrating.finish()
-      }
-      let plan = try Plan(
-        converting: checkpoint, recipe: recipe, nonFinite: nonFinite, statistics: statistics, evidence: evidence)
-      if let evidence, let first = plan.withoutEvidence.first {
-        printWarning(
-          "\(evidence.place.printable): says nothing of \(plan.withoutEvidence.count) tensors, such as"
-            + " '\(first.printable)': they are rounded to nearest")
-      }
-      let summary = PlanSummary(plan, toolVersion: toolVersion)
-      if dryRun {
-        print(running.json ? summary.json.text(indent: 2) : summary.text)
+        if !running.json { print("\(output.printable): is complete already") }
         return
       }
-      let folder = try OutputFolder(FilePath(output), source: checkpoint.folder, overwrite: overwrite, durable: durable)
-      let started = ContinuousClock.now
-      if windows == nil { windows = try plan.model.map { try calibrationText($0, recipe, interruption).windows() } }
-      let converter = Converter(
-        plan: plan, toolVersion: toolVersion, workers: running.workers, windows: windows,
-        resources: RunResources(memoryLimit: memory.limit, spillFolder: memory.spillFolder))
-      let tokenCount = windows?.tokenCount ?? 0
-      var splits: SplitSummary?
-      let outcomes = try converter.run(
-        into: folder,
-        onCalibration: { share in
-          calibrating.show(share: share, of: tokenCount, "tokens")
-          return !interruption.isRequested
-        },
-        onSplit: { splits = $0 },
-        onProgress: { progress in
-          calibrating.finish()
-          display.show(progress)
-          return !interruption.isRequested
-        })
-      calibrating.finish()
-      display.finish()
-      let seconds = started.duration(to: .now).seconds
-      let report = try Measurement(packed: folder.path, source: checkpoint)
-        .run(sampling: .quick, workers: running.workers) { _ in !interruption.isRequested }
-      print(
-        running.json
-          ? report.json(path: output, seconds: seconds).text(indent: 2)
-          : report.shortText(path: output, seconds: seconds))
-      let calibrated = CalibrationSummary(outcomes, windows: windows, evidence: evidence)
-      if let calibrated, !running.json { print(calibrated.text) }
-      if let splits, !running.json { print(splits.text) }
+      // Claimed before long work, so that what stands in its way is known at once.
+      let folder =
+        dryRun
+        ? nil
+        : try OutputFolder(FilePath(output), source: checkpoint.folder, overwrite: overwrite, durable: durable)
+      let earlier =
+        try folder?.begin(
+          ConversionIdentity(toolVersion: toolVersion, recipe: recipe.json, source: checkpoint, kernels: nil),
+          restart: resumption.restart) ?? []
+      resumption.announce(folder?.finishedSteps ?? 0)
+      do {
+        try convert(checkpoint, recipe, evidence, into: folder, earlier, since: begun)
+      } catch {
+        throw folder?.leave(error) ?? error
+      }
     }
   }
 
-  private func calibrationText(
-    _ model: Model, _ recipe: Recipe, _ interruption: Interruption
+  /// - Parameters:
+  ///   - folder: nil: the plan is shown, and that is all.
+  ///   - earlier: what an interrupted run has done.
+  ///   - begun: when this run did.
+  private func convert(
+    _ checkpoint: Checkpoint, _ recipe: Recipe, _ evidence: (any StoredEvidence)?, into folder: OutputFolder?,
+    _ earlier: [JSONValue], since begun: ContinuousClock.Instant
+  ) throws {
+    let interruption = Interruption()
+    let display = ProgressDisplay(progress, verb: "Converting")
+    defer { display.finish() }
+    let nonFinite =
+      recipe.nonFinite == .keep
+      ? try NonFiniteScan(checkpoint, recipe: recipe).run(workers: running.workers) { done in
+        display.show(done)
+        return !interruption.isRequested
+      } : []
+    var windows: CalibrationWindows?
+    var statistics: [String: FeatureStatistics] = [:]
+    if recipe.needsStatistics {
+      if let evidence {
+        statistics = try evidence.columnStatistics(workers: running.workers)
+      } else {
+        let model = try Plan.model(of: checkpoint, recipe)
+        let budget = try MemoryPlan(observing: model, of: checkpoint, recipe, workers: running.workers)
+          .activationBudget(within: memory.limit)
+        let text = try calibrationWindows(model, recipe, folder, earlier, interruption, display)
+        // What methods that work tile by tile need to know of inputs.
+        func collect() throws -> [String: FeatureStatistics] {
+          try calibrationText(model, recipe.calibration, interruption, display)
+            .gather(text, memory: budget, spillFolder: spillFolder(folder)).columnStatistics
+        }
+        statistics = try folder?.remembered("statistics", among: earlier, find: collect) ?? collect()
+        windows = text
+      }
+    }
+    let plan = try Plan(
+      converting: checkpoint, recipe: recipe, nonFinite: nonFinite, statistics: statistics, evidence: evidence)
+    if let evidence, let first = plan.withoutEvidence.first {
+      printWarning(
+        "\(evidence.place.printable): says nothing of \(plan.withoutEvidence.count) tensors, such as"
+          + " '\(first.printable)': they are rounded to nearest")
+    }
+    let memoryPlan = MemoryPlan(plan, workers: running.workers)
+    let summary = PlanSummary(plan, toolVersion: toolVersion, memory: memoryPlan)
+    if dryRun {
+      print(running.json ? summary.json.text(indent: 2) : summary.text)
+      return
+    }
+    guard let folder else { return }
+    let activationMemory = try memoryPlan.activationBudget(within: memory.limit)
+    if let limit = addressSpaceLimit {
+      try memoryPlan.require(addressSpace: limit, memory: memory.limit, workers: running.workers)
+    }
+    let started = ContinuousClock.now
+    if windows == nil {
+      windows = try plan.model.map { try calibrationWindows($0, recipe, folder, earlier, interruption, display) }
+    }
+    let converter = Converter(
+      plan: plan, toolVersion: toolVersion, workers: running.workers, windows: windows,
+      resources: RunResources(activationMemory: activationMemory, spillFolder: spillFolder(folder)))
+    display.plan("writing", converter.writtenBytes())
+    display.plan("comparing", ["decode": Measurement.quickBytes(of: checkpoint)])
+    var splits: SplitSummary?
+    let outcomes = try converter.run(
+      into: folder, goingOnFrom: earlier,
+      onCalibration: { done in
+        display.show(done, stage: "calibrating")
+        return !interruption.isRequested
+      },
+      onSplit: { splits = $0 },
+      onProgress: { done in
+        display.show(done)
+        return !interruption.isRequested
+      })
+    let seconds = started.duration(to: .now).seconds
+    let run = ConversionRecord.Run(seconds: begun.duration(to: .now).seconds, threads: running.workers)
+    let report = try measured(folder.path, checkpoint, run, display, interruption)
+    display.finish()
+    print(
+      running.json
+        ? report.json(path: output, seconds: seconds).text(indent: 2)
+        : report.shortText(path: output, seconds: seconds))
+    let calibrated = CalibrationSummary(outcomes, windows: windows, evidence: evidence)
+    if let calibrated, !running.json { print(calibrated.text) }
+    if let splits, !running.json { print(splits.text) }
+    if !running.json {
+      print(
+        "Peak memory: \(Figures.bytes(run.peakByteCount)), of \(Figures.bytes(memoryPlan.peak(within: memory.limit))) promised.")
+    }
+  }
+
+  /// Where activations go: beside what is written, unless another folder was named.
+  private func spillFolder(_ output: OutputFolder?) -> FilePath {
+    memory.temporaryFolder == nil ? output?.scratch ?? memory.spillFolder : memory.spillFolder
+  }
+
+  /// A sample of the output, or all of it where a page is asked for, which is then written.
+  private func measured(
+    _ folder: FilePath, _ source: Checkpoint, _ run: ConversionRecord.Run?, _ display: ProgressDisplay,
+    _ interruption: Interruption
+  ) throws -> ModelReport {
+    guard let page else {
+      return try Measurement(packed: folder, source: source)
+        .run(sampling: .quick, workers: running.workers) { done in
+          display.show(done)
+          return !interruption.isRequested
+        }
+    }
+    var report = try fullReport(
+      of: folder, against: source, running: running, display: display, interruption: interruption)
+    report.provenance?.run = run
+    try writePage(report, of: output, to: page)
+    return report
+  }
+
+  func calibrationText(
+    _ model: Model, _ options: CalibrationOptions, _ interruption: Interruption, _ display: ProgressDisplay
   ) -> CalibrationText {
     CalibrationText(
-      model: model, options: recipe.calibration, running: running, memory: memory, interruption: interruption)
+      model: model, options: options, running: running, memory: memory, interruption: interruption, display: display)
   }
 
-  /// How much the columns of weights matter, by evidence or by a text; nil where neither is given.
-  private func gatherImportance() throws -> (ImportanceMatrix, String)? {
-    if let path = calibration.evidence {
-      let checkpoint = try Checkpoint(FilePath(source))
-      let evidence = try openEvidence(path, for: checkpoint)
-      let inputs = try evidence.inputs.indices.map {
-        try evidence.evidence(ofInput: $0, withHessian: false, workers: running.workers)
-      }
-      let name = FilePath(path).lastComponent?.string ?? path
-      return (
-        try ImportanceMatrix(inputs, of: checkpoint, configuration: checkpoint.configuration, datasets: [name]), name
-      )
+  /// The windows to calibrate on. A text that the model writes itself is written once, however often a run is taken up.
+  private func calibrationWindows(
+    _ model: Model, _ recipe: Recipe, _ folder: OutputFolder?, _ earlier: [JSONValue], _ interruption: Interruption,
+    _ display: ProgressDisplay
+  ) throws -> CalibrationWindows {
+    let text = calibrationText(model, recipe.calibration, interruption, display)
+    guard let folder else { return try text.windows() }
+    let isWritten = recipe.calibration.sources.contains(where: \.isSelfWritten)
+    let windows = try isWritten ? folder.remembered("windows", among: earlier, find: text.windows) : text.windows()
+    try folder.confirm(windows.tokens, among: earlier)
+    return windows
+  }
+
+  /// Whether the output is there already, made by the same recipe from the same files.
+  private func isComplete(_ recipe: Recipe, _ checkpoint: Checkpoint) throws -> Bool {
+    guard FileManager.default.fileExists(atPath: FilePath(output).appending(PackedManifest.fileName).string) else {
+      return false
     }
-    guard let texts = calibration.text.calibration else { return nil }
-    let opened = try OpenedWeights(FilePath(source))
-    let model = try Model(opened.source, configuration: opened.configuration)
-    let interruption = Interruption()
-    let display = ProgressDisplay(verb: "Calibrating")
-    defer { display.finish() }
-    var options = CalibrationOptions()
-    try calibration.text.set(&options)
-    options.heldOut = 0
-    let text = CalibrationText(
-      model: model, options: options, running: running, memory: memory, interruption: interruption)
-    let windows = try text.windows()
-    let evidence = try text.gather(windows) { share in
-      display.show(share: share, of: windows.tokenCount, "tokens")
-      return !interruption.isRequested
-    }
-    var matrix = try ImportanceMatrix(
-      evidence.inputs, of: opened.source, configuration: opened.configuration, datasets: [texts])
-    matrix.chunkCount = windows.windows.count
-    return (matrix, texts)
+    let made = try PackedCheckpoint(FilePath(output)).manifest
+    return made.toolVersion == toolVersion && made.recipe == recipe.json
+      && made.sourceFiles.map(\.name) == checkpoint.files.map { $0.path.lastComponent?.string ?? "" }
+      && made.sourceFiles.map(\.byteCount) == checkpoint.files.map(\.header.fileSize)
   }
 
   private func makeRecipe() throws -> Recipe {
@@ -258,23 +336,4 @@ struct Convert: ParsableCommand {
     }
     return recipe
   }
-}
-
-/// What is written instead of our own format: a folder in a runtime's layout, or a GGUF file.
-enum OutputLayout: ExpressibleByArgument, Hashable {
-  case runtime(RuntimeLayout)
-  case gguf
-
-  static let allCases = RuntimeLayout.allCases.map { OutputLayout.runtime($0) } + [.gguf]
-
-  init?(argument: String) {
-    guard let found = Self.allCases.first(where: { $0.rawValue == argument }) else { return nil }
-    self = found
-  }
-
-  static var allValueStrings: [String] { allCases.map(\.rawValue) }
-
-  var runtime: RuntimeLayout? { if case .runtime(let layout) = self { layout } else { nil } }
-  var rawValue: String { runtime?.rawValue ?? "gguf" }
-  var summary: String { runtime?.summary ?? "a file for llama.cpp, whatever OUTPUT is named; --type chooses its types" }
 }

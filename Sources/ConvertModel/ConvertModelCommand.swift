@@ -17,6 +17,8 @@ struct ConvertModelCommand: ParsableCommand {
           convert-model Llama-3.2-1B -o out --method absmax --bits 4 --dry-run
         Look into any safetensors file or folder:
           convert-model inspect Llama-3.2-1B-nf4
+        Compare two models, in any layouts:
+          convert-model diff Llama-3.2-1B-nf4 Llama-3.2-1B-gptq --against Llama-3.2-1B
         Measure what was lost, from the bytes on disk:
           convert-model report Llama-3.2-1B-nf4 --against Llama-3.2-1B
         Measure what that does to its predictions:
@@ -26,16 +28,19 @@ struct ConvertModelCommand: ParsableCommand {
 
       EXIT CODES
          0  success
+         1  `diff`: the models differ
         64  wrong usage
         65  malformed or unsuitable input
         66  input not found
         73  output cannot be created
         74  reading or writing failed
+        75  another process is writing the output
        130  interrupted
       """,
     version: toolVersion,
     subcommands: [
-      Convert.self, Calibrate.self, Inspect.self, Report.self, Evaluate.self, Generate.self, Unpack.self, Verify.self,
+      Convert.self, Calibrate.self, Inspect.self, Diff.self, Report.self, Evaluate.self, Generate.self, Unpack.self,
+      Verify.self,
       Check.self,
     ],
     defaultSubcommand: Convert.self)

@@ -53,6 +53,7 @@ struct Evaluate: ParsableCommand {
   var withoutSplit = false
 
   @OptionGroup(title: "Running") var running: RunningArguments
+  @OptionGroup(title: "Running") var progress: ProgressArguments
   @OptionGroup(title: "Running") var memory: MemoryArguments
 
   func validate() throws {
@@ -83,12 +84,11 @@ struct Evaluate: ParsableCommand {
         workers: running.workers, memoryLimit: memory.limit / 2, spillFolder: memory.spillFolder,
         arithmetic: activations == .int8 ? .integers(splitsOutliers: !withoutSplit) : .float32)
       let interruption = Interruption()
-      let display = ProgressDisplay(verb: "Evaluating")
+      let display = ProgressDisplay(progress, verb: "Evaluating")
       defer { display.finish() }
       let started = ContinuousClock.now
-      let total = windows.windows.count * windows.length
-      let evaluation = try Evaluator(subject, against: reference, options).run(windows) { share in
-        display.show(share: share, of: total, "tokens")
+      let evaluation = try Evaluator(subject, against: reference, options).run(windows) { done in
+        display.show(done, stage: "evaluating")
         return !interruption.isRequested
       }
       display.finish()

@@ -33,7 +33,7 @@ struct GGUFArguments: ParsableArguments {
   /// - Parameter gathered: importances of another origin than a file of `--imatrix`, with its name.
   func run(
     source: String, output: String, gathered: (matrix: ImportanceMatrix, name: String)?, overwrite: Bool, durable: Bool,
-    dryRun: Bool, running: RunningArguments
+    resumption: ResumptionArguments, dryRun: Bool, running: RunningArguments, progress: ProgressArguments
   ) throws {
     let opened = try OpenedWeights(FilePath(source))
     var options = GGUFConversion.Options(mix: type ?? .q4KM)
@@ -56,12 +56,16 @@ struct GGUFArguments: ParsableArguments {
       return
     }
     let interruption = Interruption()
-    let display = ProgressDisplay(verb: "Converting")
+    let display = ProgressDisplay(progress, verb: "Converting")
     defer { display.finish() }
     let file = try OutputFile(
       FilePath(output), source: FilePath(source), overwrite: overwrite, durable: durable)
+    let identity = try ConversionIdentity(
+      toolVersion: toolVersion, recipe: conversion.recipe, files: opened.files + (imatrix.map { [FilePath($0)] } ?? []))
+    let earlier = try file.begin(identity, restart: resumption.restart)
+    resumption.announce(file.finishedSteps)
     let started = ContinuousClock.now
-    try conversion.run(into: file, workers: running.workers) { progress in
+    try conversion.run(into: file, goingOnFrom: earlier, workers: running.workers) { progress in
       display.show(progress)
       return !interruption.isRequested
     }

@@ -337,17 +337,41 @@ struct RunningArguments: ParsableArguments {
 struct MemoryArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "Memory to use, such as 8G or 500M: activations beyond half of it go to a file. (default: 60 % of the machine's)",
+      "Memory to use at most, such as 8G or 500M; activations that it does not hold go to a file. (default: 60 % of the machine's)",
       valueName: "size"))
   var maxMemory: ByteCount?
 
   @Option(
-    help: ArgumentHelp("Where that file is made. (default: the system's folder for such files)", valueName: "folder"))
+    help: ArgumentHelp(
+      "Where that file is made. (default: beside the output, or the system's folder for such files)",
+      valueName: "folder"))
   var temporaryFolder: String?
 
   var limit: Int { maxMemory?.count ?? Int(Double(ProcessInfo.processInfo.physicalMemory) * 0.6) }
 
   var spillFolder: FilePath { FilePath(temporaryFolder ?? FileManager.default.temporaryDirectory.path) }
+}
+
+/// What becomes of an interrupted conversion to the same output.
+struct ResumptionArguments: ParsableArguments {
+  @Flag(
+    help: ArgumentHelp(
+      "Go on with an interrupted conversion, or begin; fine if OUTPUT is complete already.",
+      discussion: "The same command goes on without it, too, but refuses an OUTPUT that is there."))
+  var resume = false
+
+  @Flag(help: "Discard what an interrupted conversion has done, and begin anew.")
+  var restart = false
+
+  func validate() throws {
+    if resume, restart { throw ValidationError("--resume and --restart: choose one") }
+  }
+
+  /// - Parameter steps: what an interrupted conversion has done.
+  func announce(_ steps: Int) {
+    guard steps > 0 else { return }
+    printNote("going on with an interrupted conversion, \(steps) steps of which are done; --restart begins anew")
+  }
 }
 
 /// A number of bytes as people write it.

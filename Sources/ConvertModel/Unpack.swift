@@ -28,11 +28,12 @@ struct Unpack: ParsableCommand {
   var durable = false
 
   @OptionGroup(title: "Running") var running: RunningArguments
+  @OptionGroup(title: "Running") var progress: ProgressArguments
 
   func run() throws {
     try reportingErrors {
       let interruption = Interruption()
-      let display = ProgressDisplay(verb: "Unpacking")
+      let display = ProgressDisplay(progress, verb: "Unpacking")
       defer { display.finish() }
       if GGUFFile.isGGUF(FilePath(path)) {
         let unpacker = try GGUFUnpacker(FilePath(path), workers: running.workers)

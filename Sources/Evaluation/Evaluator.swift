@@ -53,20 +53,36 @@ package struct Evaluator {
   /// Tokens that go through a block together.
   private static let groupTokens = 4096
 
-  /// - Parameter onProgress: tokens done of all, where a token counts once when every block and the head have seen it;
-  ///   returns false to stop.
-  package func run(_ text: TextWindows, onProgress: (Double) -> Bool) throws -> Evaluation {
+  /// - Parameter onProgress: how far it is; returns false to stop.
+  package func run(_ text: TextWindows, onProgress: (WorkProgress) -> Bool) throws -> Evaluation {
     let windows = text.windows
     let perGroup = max(1, Self.groupTokens / text.length)
     let groups = stride(from: 0, to: windows.count, by: perGroup).map { $0..<min(windows.count, $0 + perGroup) }
-    let blocks = models.reduce(0) { $0 + $1.model.description.blocks.count + 1 }
-    var done = 0
-    func step() throws {
-      done += 1
-      guard onProgress(Double(done) / Double(blocks * groups.count)) else { throw CancellationError() }
+    let tokens = Double(windows.count * text.length)
+    let kinds: [WorkProgress.Kind] = [.run, .reference]
+    var progress = WorkProgress()
+    for (kind, forward) in zip(kinds, models) {
+      progress.total[kind] = tokens * forward.model.description.blocks.reduce(0) { $0 + $1.operationsPerToken }
     }
-    let states = try models.map { try hiddenStates($0, text, groups, step: step) }
-    return try measure(states, text, step: step)
+    let head = models.reduce(0) {
+      $0 + Double($1.model.description.head.linear.map { $0.inputs * $0.outputs } ?? 0) * 2
+    }
+    progress.total[.head] = tokens * head
+    func step(_ kind: WorkProgress.Kind, _ amount: Double, block: Int?, of count: Int, share: Double) throws {
+      progress.done[kind, default: 0] += amount
+      (progress.block, progress.blockCount, progress.blockShare) = (block, count, share)
+      guard onProgress(progress) else { throw CancellationError() }
+    }
+    let states = try zip(kinds, models).map { kind, forward in
+      let blocks = forward.model.description.blocks
+      return try hiddenStates(forward, text, groups) { index, group in
+        let amount = Double(groups[group].count * text.length) * blocks[index].operationsPerToken
+        try step(kind, amount, block: index, of: blocks.count, share: Double(group + 1) / Double(groups.count))
+      }
+    }
+    return try measure(states, text) { rows in
+      try step(.head, Double(rows) * head, block: nil, of: 0, share: 0)
+    }
   }
 
   private func rows(_ group: Range<Int>, _ length: Int) -> Range<Int> {
@@ -75,7 +91,8 @@ package struct Evaluator {
 
   /// The last block's output for all windows.
   private func hiddenStates(
-    _ forward: Forward, _ text: TextWindows, _ groups: [Range<Int>], step: () throws -> Void
+    _ forward: Forward, _ text: TextWindows, _ groups: [Range<Int>],
+    step: (_ block: Int, _ group: Int) throws -> Void
   ) throws -> HiddenStates {
     let description = forward.model.description
     let states = try HiddenStates(
@@ -90,12 +107,12 @@ package struct Evaluator {
     }
     for (index, block) in description.blocks.enumerated() {
       let weights = try forward.weights(ofBlock: index)
-      for group in groups {
+      for (number, group) in groups.enumerated() {
         let batch = TokenBatch(lengths: group.map { _ in text.length })
         try states.update(rows(group, text.length)) { hidden in
           forward.run(block: index, weights, hidden, batch, tables: tables[block])
         }
-        try step()
+        try step(index, number)
       }
       forward.pool.give(weights.matrices)
     }
@@ -104,7 +121,7 @@ package struct Evaluator {
   }
 
   private func measure(
-    _ states: [HiddenStates], _ text: TextWindows, step: () throws -> Void
+    _ states: [HiddenStates], _ text: TextWindows, step: (_ rows: Int) throws -> Void
   ) throws -> Evaluation {
     let heads = try models.map { try $0.loadHead() }
     let vocabulary = heads[0].vocabulary
@@ -125,7 +142,12 @@ package struct Evaluator {
         logits[0], reference: models.count > 1 ? logits[1] : nil, targets: targets, into: measures,
         workers: options.workers)
       tally.add(measures, rows: rows, targets: targets)
+      if models.count > 1 {
+        measurePredictions(logits[1], reference: nil, targets: targets, into: measures, workers: options.workers)
+        tally.addReference(measures, rows: rows, targets: targets)
+      }
       for (forward, matrix) in zip(models, logits) { forward.pool.give(matrix) }
+      try step(rows.count)
     }
     let result = tally.evaluation
     guard result.perplexity.isFinite else {

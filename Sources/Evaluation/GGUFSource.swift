@@ -65,6 +65,9 @@ package struct GGUFSource: WeightSource {
   package func shape(of tensor: String) -> [Int]? { entries[tensor]?.shape }
   package func makeReader() -> any WeightReader { Reader(file: file, entries: entries) }
 
+  /// The tensor of the file, under the name that a checkpoint has for it.
+  package func storedTensor(_ tensor: String) -> GGUFTensor? { entries[tensor]?.tensor }
+
   /// The type in which a tensor is stored.
   package func storedType(of tensor: String) -> BlockType? { entries[tensor]?.tensor.type }
 

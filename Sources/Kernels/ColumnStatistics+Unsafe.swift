@@ -1,5 +1,5 @@
 /// Sums over the rows of a matrix, by column.
-package struct ColumnStatistics: Hashable, Sendable {
+package struct ColumnStatistics: Hashable, Codable, Sendable {
   /// Σ |x|
   package var magnitudeSums: [Double]
   /// Σ x²

@@ -6,6 +6,13 @@ private let singleThreaded: Void = openblas_set_num_threads(1)
 /// To be called before any call of BLAS or LAPACK.
 func setOneThread() { _ = singleThreaded }
 
+/// The family of processors that OpenBLAS chose its loops for, such as `SkylakeX`. Other families add in another order,
+/// so that the last bits of sums differ.
+package func linearAlgebraFamily() -> String {
+  // Bounds: OpenBLAS's name ends with a zero and lives as long as the program.
+  openblas_get_corename().map { String(cString: $0) } ?? "unknown"
+}
+
 /// y = x·wᵀ + bias for the rows in use of `x`: what a linear layer computes.
 ///
 /// Runs by tiles whose partition depends on the shapes alone, each a call of BLAS's sgemm on one thread.

@@ -160,3 +160,30 @@ extension PairSums {
     }
   }
 }
+
+/// The sum of codes.
+package func codeSum(_ codes: Span<UInt8>) -> Int {
+  codes.withUnsafeBytes { buffer in
+    var total = 0
+    var index = 0
+    // Bounds: reads 32 bytes while index + 32 ≤ count, then single ones below count.
+    while index &+ 32 <= buffer.count {
+      // Even and odd bytes apart in lanes of 16 bits, which hold 256 sums of bytes.
+      var (even, odd) = (SIMD16<UInt16>(), SIMD16<UInt16>())
+      let end = min(buffer.count &- 31, index &+ 32 &* 256)
+      while index < end {
+        let lanes = buffer.loadUnaligned(fromByteOffset: index, as: SIMD16<UInt16>.self)
+        even &+= lanes & 0xff
+        odd &+= lanes &>> 8
+        index &+= 32
+      }
+      let sums = SIMD16<UInt32>(truncatingIfNeeded: even) &+ SIMD16<UInt32>(truncatingIfNeeded: odd)
+      total &+= Int(sums.wrappedSum())
+    }
+    while index < buffer.count {
+      total &+= Int(buffer[index])
+      index &+= 1
+    }
+    return total
+  }
+}

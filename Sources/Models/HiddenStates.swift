@@ -53,6 +53,45 @@ package final class HiddenStates {
     try use(rows, isWritten: false, body)
   }
 
+  private static let fileRows = 4096
+
+  private func forEachPart(_ body: (Range<Int>) throws -> Void) rethrows {
+    for first in stride(from: 0, to: tokens, by: Self.fileRows) {
+      try body(first..<min(tokens, first + Self.fileRows))
+    }
+  }
+
+  /// Writes the states to a file, row after row.
+  package func save(to path: FilePath) throws {
+    do {
+      let file = try FileDescriptor.open(
+        path, .writeOnly, options: [.create, .truncate, .closeOnExec], permissions: [.ownerReadWrite])
+      defer { try? file.close() }
+      try forEachPart { rows in
+        try read(rows) { part in
+          try file.writeRows(of: part, at: rows.lowerBound * width * MemoryLayout<Float>.stride)
+        }
+      }
+    } catch let error as Errno {
+      throw CheckpointError(file: path.string, .readFailed("writing hidden states: \(error)"))
+    }
+  }
+
+  /// Reads what `save` wrote of states of the same size.
+  package func restore(from path: FilePath) throws {
+    do {
+      let file = try FileDescriptor.open(path, .readOnly, options: .closeOnExec)
+      defer { try? file.close() }
+      try forEachPart { rows in
+        try update(rows) { part in
+          try file.readRows(into: part, at: rows.lowerBound * width * MemoryLayout<Float>.stride)
+        }
+      }
+    } catch let error as Errno {
+      throw CheckpointError(file: path.string, .readFailed("reading hidden states: \(error)"))
+    }
+  }
+
   private func use(_ rows: Range<Int>, isWritten: Bool, _ body: (Matrix) throws -> Void) throws {
     if let memory { return try body(Matrix(sharing: memory, rows: rows)) }
     guard let file else { return }

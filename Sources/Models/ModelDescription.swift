@@ -169,6 +169,18 @@ package struct BlockDescription: Hashable, Sendable {
   package var feedForwardNorms: BranchNorms
   /// Both branches read the block's input (GPT-NeoX), instead of one after the other.
   package var isParallel = false
+
+  /// Floating-point operations of the products with weights, for a token; of a mixture, of the experts that it uses.
+  package var operationsPerToken: Double {
+    func operations(_ linears: [LinearDescription]) -> Double {
+      linears.reduce(0) { $0 + 2 * Double($1.inputs) * Double($1.outputs) }
+    }
+    let experts = feedForward.experts
+    let chosen = if case .mixture(let mixture) = feedForward { mixture.chosen } else { 1 }
+    let feedForward = experts.reduce(0) { $0 + operations($1.input.linears + [$1.output]) }
+    return operations(attention.input.linears + [attention.output])
+      + feedForward * Double(chosen) / Double(max(1, experts.count))
+  }
 }
 
 package struct EmbeddingDescription: Hashable, Sendable {

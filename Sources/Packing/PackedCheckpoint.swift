@@ -29,7 +29,7 @@ package struct PackedCheckpoint: Sendable {
     let manifestPath = Self.manifestPath(of: path)
     let file = manifestPath.string
     checkpoint = try Checkpoint(manifestPath.removingLastComponent())
-    manifest = try PackedManifest(try readJSONObject(manifestPath), file: file)
+    manifest = try PackedManifest(try readJSONObject(manifestPath, limit: PackedManifest.sizeLimit), file: file)
     let present = checkpoint.files.map {
       PackedManifest.File(name: $0.path.lastComponent?.string ?? "", byteCount: $0.header.fileSize)
     }

@@ -15,9 +15,12 @@ package struct PackedManifest: Sendable {
     package let fate: Fate
     /// In the order of `PackedFormat.members`; one member, `data`, for a kept tensor.
     package var members: [StoredMember]
+    /// The sum of the codes of a quantized tensor as they were before they were packed; nil in older manifests.
+    package let codeSum: Int?
 
     package init(
-      name: String, shape: [Int], type: ElementType, file: String, fate: Fate, members: [StoredMember]
+      name: String, shape: [Int], type: ElementType, file: String, fate: Fate, members: [StoredMember],
+      codeSum: Int? = nil
     ) {
       self.name = name
       self.shape = shape
@@ -25,6 +28,7 @@ package struct PackedManifest: Sendable {
       self.file = file
       self.fate = fate
       self.members = members
+      self.codeSum = codeSum
     }
 
     package var elementCount: Int { shape.reduce(1, *) }
@@ -53,6 +57,8 @@ package struct PackedManifest: Sendable {
     case kept(reason: String)
     /// Stored under its own name and in its type, with scales folded into its values.
     case folded(reason: String)
+
+    package var isQuantized: Bool { if case .quantized = self { true } else { false } }
   }
 
   package struct StoredMember: Hashable, Sendable {
@@ -82,8 +88,12 @@ package struct PackedManifest: Sendable {
   }
 
   package static let fileName = "quantization_manifest.json"
+  /// Bytes of a manifest, which takes about a thousand for each tensor: far above any model's.
+  package static let sizeLimit = 1 << 30
 
   package let toolVersion: String
+  /// The family of processors whose loops of OpenBLAS summed what the codes were chosen by; nil where none did.
+  package let arithmetic: String?
   /// The options of the conversion, as given and completed by defaults.
   package let recipe: JSONValue
   package let sourceFiles: [File]
@@ -93,10 +103,11 @@ package struct PackedManifest: Sendable {
   package var records: [Record]
 
   package init(
-    toolVersion: String, recipe: JSONValue, sourceFiles: [File], files: [File], codebooks: [StoredMember],
-    copiedFiles: [String], records: [Record]
+    toolVersion: String, arithmetic: String? = nil, recipe: JSONValue, sourceFiles: [File], files: [File],
+    codebooks: [StoredMember], copiedFiles: [String], records: [Record]
   ) {
     self.toolVersion = toolVersion
+    self.arithmetic = arithmetic
     self.recipe = recipe
     self.sourceFiles = sourceFiles
     self.files = files
@@ -115,10 +126,12 @@ extension PackedManifest {
     }
     var tensors: OrderedDictionary<String, JSONValue> = [:]
     for record in records { tensors[record.name] = record.json }
+    var producer: OrderedDictionary<String, JSONValue> = ["name": "convert-model", "version": .string(toolVersion)]
+    if let arithmetic { producer["openblas_family"] = .string(arithmetic) }
     return [
       "format": .string(PackedFormat.name),
       "version": .integer(PackedFormat.version),
-      "producer": ["name": "convert-model", "version": .string(toolVersion)],
+      "producer": .object(producer),
       "recipe": recipe,
       "source_files": files(sourceFiles),
       "files": files(self.files),
@@ -136,6 +149,7 @@ extension PackedManifest {
       throw reader.fault("version", "\(PackedFormat.version), the version this program reads")
     }
     toolVersion = json["producer"]?["version"]?.string ?? "unknown"
+    arithmetic = json["producer"]?["openblas_family"]?.string
     recipe = json["recipe"] ?? .null
     sourceFiles = try reader.files(json["source_files"], "source_files")
     files = try reader.files(json["files"], "files")
@@ -172,8 +186,17 @@ extension PackedManifest.Record {
     }
     fields["source_bytes"] = .integer(sourceByteCount)
     fields["stored_bytes"] = .integer(storedByteCount)
+    if let codeSum { fields["code_sum"] = .string(Self.padded(codeSum)) }
     fields["members"] = .array(members.map(\.json))
     return .object(fields)
+  }
+}
+
+extension PackedManifest.Record {
+  /// As many digits for every sum, so that the manifest's length is known before any is.
+  private static func padded(_ sum: Int) -> String {
+    let digits = String(sum)
+    return String(repeating: "0", count: max(0, 20 - digits.utf8.count)) + digits
   }
 }
 
@@ -285,8 +308,15 @@ private struct ManifestReader {
         try encoding(value["encoding"], width: shape.last ?? 1, tensor: name), scheme: value["scheme"]?.object ?? [:])
     default: throw fault("bucket", "'quantized', 'kept' or 'folded'", tensor: name)
     }
+    var codeSum: Int?
+    if let value = value["code_sum"] {
+      guard let sum = value.string.flatMap({ Int($0) }), sum >= 0 else {
+        throw fault("code_sum", "a string of decimal digits", tensor: name)
+      }
+      codeSum = sum
+    }
     let record = PackedManifest.Record(
-      name: name, shape: shape, type: type, file: output, fate: fate, members: members)
+      name: name, shape: shape, type: type, file: output, fate: fate, members: members, codeSum: codeSum)
     guard value["source_bytes"]?.integer == record.sourceByteCount else {
       throw fault("source_bytes", "\(record.sourceByteCount), as dtype and shape say", tensor: name)
     }

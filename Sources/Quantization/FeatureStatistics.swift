@@ -4,7 +4,7 @@ import Kernels
 /// (E[x²]), for smoothing (max |x|), for activation-aware scaling (mean |x|) and for outlier splitting (counts).
 ///
 /// A value; evidence gathered in parts merges by addition.
-package struct FeatureStatistics: Hashable, Sendable {
+package struct FeatureStatistics: Hashable, Codable, Sendable {
   package private(set) var tokens = 0
   /// The magnitude from which a value counts as an outlier (LLM.int8(), arXiv 2208.07339, section 3.2: 6.0).
   package let threshold: Float

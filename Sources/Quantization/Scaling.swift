@@ -29,8 +29,8 @@ package struct ScaledLayer: Sendable {
 }
 
 /// Scales that a search has found for the features of one input.
-package struct FeatureScales: Hashable, Sendable {
-  package enum Form: String, Hashable, Sendable {
+package struct FeatureScales: Hashable, Codable, Sendable {
+  package enum Form: String, Hashable, Codable, Sendable {
     /// s = mean |x|^α.
     case activations
     /// s = mean |x|^α / mean |w|^(1−α).

@@ -52,10 +52,24 @@ package struct EvaluationReport: Hashable, Sendable {
     let error = evaluation.standardError.map { " ± \(Figures.fixed($0, 4))" } ?? ""
     var rows = [["perplexity", Figures.fixed(evaluation.perplexity, 5) + error]]
     if let comparison = evaluation.comparison {
+      func margin(_ error: Double?, _ shown: (Double) -> String) -> String { error.map { " ± " + shown($0) } ?? "" }
       rows += [
-        ["KL divergence, mean", Figures.fixed(comparison.divergence, 6) + " nats"],
+        ["perplexity of the other", Figures.fixed(comparison.perplexity, 5)],
+        [
+          "ratio of the two",
+          Figures.fixed(comparison.perplexityRatio, 5)
+            + margin(comparison.perplexityRatioError) { Figures.fixed($0, 5) },
+        ],
+        [
+          "KL divergence, mean",
+          Figures.fixed(comparison.divergence, 6) + margin(comparison.divergenceError) { Figures.fixed($0, 6) }
+            + " nats",
+        ],
         ["KL divergence, 99 % of tokens", Figures.fixed(comparison.divergence99, 6) + " nats at most"],
-        ["same most probable token", Figures.percent(comparison.agreement)],
+        [
+          "same most probable token",
+          Figures.percent(comparison.agreement) + margin(comparison.agreementError, Figures.percent),
+        ],
         ["accepted as a draft", Figures.percent(comparison.acceptance)],
       ]
     }
@@ -98,7 +112,11 @@ package struct EvaluationReport: Hashable, Sendable {
     if let comparison = evaluation.comparison {
       members += [
         ("against", .string(against ?? "")), ("klDivergence", .real(comparison.divergence)),
+        ("klDivergenceStandardError", comparison.divergenceError.map { .real($0) } ?? .null),
         ("klDivergence99", .real(comparison.divergence99)), ("top1Agreement", .real(comparison.agreement)),
+        ("top1AgreementStandardError", comparison.agreementError.map { .real($0) } ?? .null),
+        ("againstPerplexity", .real(comparison.perplexity)), ("perplexityRatio", .real(comparison.perplexityRatio)),
+        ("perplexityRatioStandardError", comparison.perplexityRatioError.map { .real($0) } ?? .null),
         ("draftAcceptance", .real(comparison.acceptance)),
       ]
     }

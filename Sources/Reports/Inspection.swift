@@ -15,17 +15,34 @@ package struct Inspection: Sendable {
     /// Weights; 0 for what holds none of its own.
     package let elementCount: Int
     package let byteCount: Int
+    package let isQuantized: Bool
 
-    package init(name: String, shape: [Int], format: String, role: String, elementCount: Int, byteCount: Int) {
+    package init(
+      name: String, shape: [Int], format: String, role: String, elementCount: Int, byteCount: Int,
+      isQuantized: Bool = false
+    ) {
       self.name = name
       self.shape = shape
       self.format = format
       self.role = role
       self.elementCount = elementCount
       self.byteCount = byteCount
+      self.isQuantized = isQuantized
     }
 
     package var bitsPerWeight: Double { elementCount > 0 ? Double(byteCount) * 8 / Double(elementCount) : 0 }
+  }
+
+  /// Something that is not as it should be, or that a reader would not expect.
+  package struct Oddity: Hashable, Sendable {
+    /// Whether programs will refuse it, or load something else than was meant.
+    package let isDefect: Bool
+    package let text: String
+
+    package init(_ text: String, isDefect: Bool = false) {
+      self.isDefect = isDefect
+      self.text = text
+    }
   }
 
   package let path: String
@@ -38,6 +55,11 @@ package struct Inspection: Sendable {
   package let sourceByteCount: Int?
   /// Keys and values beside the tensors, for formats that have them.
   package let metadata: [(key: String, value: String)]
+  /// Tool, method and settings, as far as the files tell.
+  package var provenance: [(name: String, value: String)] = []
+  package var oddities: [Oddity] = []
+  /// What reading all values showed; nil where that was not asked for.
+  package var depth: DeepInspection?
 
   package init(
     path: String, kind: String, modelType: String?, files: [(name: String, byteCount: Int, note: String)],
@@ -54,6 +76,10 @@ package struct Inspection: Sendable {
 
   package var weightCount: Int { tensors.reduce(0) { $0 + $1.elementCount } }
   package var byteCount: Int { tensors.reduce(0) { $0 + $1.byteCount } }
+  package var bitsPerWeight: Double { weightCount > 0 ? Double(byteCount) * 8 / Double(weightCount) : 0 }
+  package var quantized: [Tensor] { tensors.filter(\.isQuantized) }
+  /// Whether something is wrong with it, as opposed to unusual.
+  package var isDefective: Bool { oddities.contains(where: \.isDefect) }
 
   package struct RoleTotal: Hashable, Sendable {
     package let role: String
@@ -75,119 +101,93 @@ package struct Inspection: Sendable {
     return totals.values.sorted { ($0.byteCount, $1.role) > ($1.byteCount, $0.role) }
   }
 
-  /// What the weights of this model take in memory at common precisions, by rule of thumb: weights × bits / 8.
+  /// Tensors of one role and one format.
+  package struct FormatTotal: Hashable, Sendable {
+    package let role: String
+    package let format: String
+    package let isQuantized: Bool
+    package var tensorCount = 0
+    package var weightCount = 0
+    package var byteCount = 0
+  }
+
+  /// Totals by role and format: the quantized ones first, then by falling size.
+  package var formatTotals: [FormatTotal] {
+    var totals: OrderedDictionary<[String], FormatTotal> = [:]
+    for tensor in tensors {
+      let key = [tensor.role, tensor.format]
+      var total =
+        totals[key] ?? FormatTotal(role: tensor.role, format: tensor.format, isQuantized: tensor.isQuantized)
+      total.tensorCount += 1
+      total.weightCount += tensor.elementCount
+      total.byteCount += tensor.byteCount
+      totals[key] = total
+    }
+    return totals.values.sorted {
+      $0.isQuantized != $1.isQuantized
+        ? $0.isQuantized : ($0.byteCount, $1.role + $1.format) > ($1.byteCount, $0.role + $0.format)
+    }
+  }
+
+  /// What all weights would take in memory at other precisions.
   package var memoryByPrecision: [(precision: String, byteCount: Int)] {
-    [("f32", 32), ("f16", 16), ("int8", 8), ("4-bit", 4)].map { ($0, weightCount / 8 * $1 + weightCount % 8 * $1 / 8) }
-  }
-}
-
-// MARK: - Text
-
-extension Inspection {
-  package var text: String {
-    var lines = ["\(path): \(kind)"]
-    if let modelType { lines.append("Model type: \(modelType)") }
-    var parts = [lines.joined(separator: "\n")]
-    if !metadata.isEmpty {
-      parts.append(
-        table([TableColumn(title: "key"), TableColumn(title: "value")], metadata.map { [$0.key.printable, $0.value] }))
+    [("f32", 32), ("f16", 16), ("int8", 8), ("4-bit", 4)].map {
+      ($0, weightCount / 8 * $1 + weightCount % 8 * $1 / 8)
     }
-    if !tensors.isEmpty {
-      let columns = [
-        TableColumn(title: "tensor"), TableColumn(title: "shape"), TableColumn(title: "format"),
-        TableColumn(title: "bits/w", isNumber: true), TableColumn(title: "bytes", isNumber: true),
-      ]
-      let rows = tensors.map { tensor in
-        [
-          tensor.name.printable, Figures.shape(tensor.shape), tensor.format, Figures.fixed(tensor.bitsPerWeight, 3),
-          "\(tensor.byteCount)",
-        ]
+  }
+
+  // MARK: Tensors that differ in their numbers alone
+
+  /// Tensors of one shape and format whose names differ only in numbers, such as those of blocks and experts.
+  package struct Family: Hashable, Sendable {
+    /// With the numbers put together, such as `model.layers.0-31.mlp.up_proj.weight`.
+    package let name: String
+    package let members: [Tensor]
+
+    package var byteCount: Int { members.reduce(0) { $0 + $1.byteCount } }
+    package var weightCount: Int { members.reduce(0) { $0 + $1.elementCount } }
+  }
+
+  /// In the order of the first member of each.
+  package var families: [Family] {
+    struct Key: Hashable {
+      let parts: [String]
+      let shape: [Int]
+      let format: String
+      let byteCount: Int
+    }
+    var found: OrderedDictionary<Key, [(tensor: Tensor, numbers: [Int])]> = [:]
+    for tensor in tensors {
+      var numbers: [Int] = []
+      let parts = tensor.name.split(separator: ".", omittingEmptySubsequences: false).map { part in
+        guard let number = Int(part), String(number) == part else { return String(part) }
+        numbers.append(number)
+        return "\u{0}"
       }
-      parts.append(table(columns, rows))
-      parts.append(totalsTable)
-      parts.append(memory)
+      let key = Key(parts: parts, shape: tensor.shape, format: tensor.format, byteCount: tensor.byteCount)
+      found[key, default: []].append((tensor, numbers))
     }
-    let fileRows = files.map { [$0.name.printable, Figures.bytes($0.byteCount), $0.note] }
-    if fileRows.count > 1 || tensors.isEmpty {
-      let columns = [
-        TableColumn(title: "file"), TableColumn(title: "size", isNumber: true), TableColumn(title: "what"),
-      ]
-      parts.append(table(columns, fileRows))
+    return found.map { key, members in
+      let count = members[0].numbers.count
+      let places = (0..<count).map { place in Set(members.map { $0.numbers[place] }).sorted() }
+      let isWhole = places.reduce(1) { $0 * $1.count } == members.count
+      var shown = places.map { isWhole || $0.count == 1 ? Self.runs($0) : "*" }[...]
+      let name = key.parts.map { $0 == "\u{0}" ? shown.removeFirst() : $0 }.joined(separator: ".")
+      return Family(name: members.count == 1 ? members[0].tensor.name : name, members: members.map(\.tensor))
     }
-    return parts.joined(separator: "\n\n")
   }
 
-  private var totalsTable: String {
-    let columns = [
-      TableColumn(title: "kind"), TableColumn(title: "tensors", isNumber: true),
-      TableColumn(title: "weights", isNumber: true), TableColumn(title: "bytes", isNumber: true),
-      TableColumn(title: "share", isNumber: true), TableColumn(title: "bits/w", isNumber: true),
-    ]
-    func row(_ name: String, _ count: Int, _ weights: Int, _ bytes: Int) -> [String] {
-      [
-        name, "\(count)", Figures.millions(weights), Figures.bytes(bytes),
-        Figures.fixed(100 * Double(bytes) / Double(max(byteCount, 1)), 1) + " %",
-        weights > 0 ? Figures.fixed(Double(bytes) * 8 / Double(weights), 3) : "",
-      ]
+  /// Rising numbers in short: `0-3,5`; `*` where that is long.
+  private static func runs(_ numbers: [Int]) -> String {
+    var runs: [ClosedRange<Int>] = []
+    for number in numbers {
+      if let last = runs.last, last.upperBound + 1 == number {
+        runs[runs.count - 1] = last.lowerBound...number
+      } else {
+        runs.append(number...number)
+      }
     }
-    var rows = roleTotals.map { row($0.role, $0.tensorCount, $0.weightCount, $0.byteCount) }
-    rows.append(row("total", tensors.count, weightCount, byteCount))
-    return table(columns, rows)
-  }
-
-  private var memory: String {
-    var lines: [String] = []
-    if let sourceByteCount {
-      let ratio = Double(sourceByteCount) / Double(max(byteCount, 1))
-      lines.append(
-        "Compression: \(Figures.bytes(sourceByteCount)) → \(Figures.bytes(byteCount)), \(Figures.fixed(ratio, 2))×")
-    }
-    let others = memoryByPrecision.map { "\($0.precision) \(Figures.bytes($0.byteCount))" }.joined(separator: ", ")
-    lines.append("Memory for the weights: \(Figures.bytes(byteCount)) as stored; all weights in \(others)")
-    return lines.joined(separator: "\n")
-  }
-}
-
-// MARK: - JSON
-
-extension Inspection {
-  package var json: JSONValue {
-    var fields: JSONValue = [
-      "path": .string(path),
-      "kind": .string(kind),
-      "model_type": modelType.map { .string($0) } ?? .null,
-      "weights": .integer(weightCount),
-      "bytes": .integer(byteCount),
-      "source_bytes": sourceByteCount.map { .integer($0) } ?? .null,
-      "compression_ratio": sourceByteCount.map { .real(Double($0) / Double(max(byteCount, 1))) } ?? .null,
-    ]
-    guard case .object(var members) = fields else { return fields }
-    members["totals"] = .array(
-      roleTotals.map {
-        [
-          "kind": .string($0.role), "tensors": .integer($0.tensorCount), "weights": .integer($0.weightCount),
-          "bytes": .integer($0.byteCount),
-        ]
-      })
-    var memory: JSONValue = ["as_stored": .integer(byteCount)]
-    if case .object(var precisions) = memory {
-      for (precision, bytes) in memoryByPrecision { precisions[precision] = .integer(bytes) }
-      memory = .object(precisions)
-    }
-    members["memory_bytes"] = memory
-    members["files"] = .array(
-      files.map { ["name": .string($0.name), "bytes": .integer($0.byteCount), "what": .string($0.note)] })
-    if !metadata.isEmpty {
-      members["metadata"] = .array(metadata.map { ["key": .string($0.key), "value": .string($0.value)] })
-    }
-    members["tensors"] = .array(
-      tensors.map {
-        [
-          "name": .string($0.name), "shape": .array($0.shape.map { .integer($0) }), "format": .string($0.format),
-          "kind": .string($0.role), "bits_per_weight": .real($0.bitsPerWeight), "bytes": .integer($0.byteCount),
-        ]
-      })
-    fields = .object(members)
-    return fields
+    let text = runs.map { $0.count == 1 ? "\($0.lowerBound)" : "\($0.lowerBound)-\($0.upperBound)" }
+    return runs.count > 6 ? "*" : text.joined(separator: ",")
   }
 }

@@ -4,7 +4,15 @@ import Quantization
 extension ModelReport {
   /// The whole report for a terminal.
   package func text(path: String) -> String {
+    let ledger = Ledger(self)
+    let findings = Findings(self, ledger)
     var parts = [headline(path: path)]
+    if !findings.answers.isEmpty {
+      parts.append(findings.answers.map { "\($0.question)\n  \($0.answer)" }.joined(separator: "\n"))
+    }
+    if !findings.warnings.isEmpty { parts.append(Self.text(of: findings.warnings)) }
+    if let evaluation { parts.append(Self.text(of: evaluation)) }
+    if !ledger.kinds.isEmpty { parts.append(kindTable(ledger)) }
     if !quantized.isEmpty {
       let measured = quantized.filter { !$0.isFolded }
       let folded = quantized.filter(\.isFolded)
@@ -13,6 +21,8 @@ extension ModelReport {
       if measured.count > 10 { parts.append("Worst ten by relative error\n" + Self.errorTable(worst(10))) }
     }
     if let calibration, calibration.isMeasured { parts.append(calibration.text) }
+    if let calibration, !calibration.inputFeatures.isEmpty { parts.append(calibration.featureText) }
+    if !profiles.isEmpty { parts.append(Self.profileTable(ledger)) }
     if !kept.isEmpty {
       let rows = kept.map { report in
         [report.name.printable, Figures.bytes(report.storedByteCount), report.reason]
@@ -22,6 +32,7 @@ extension ModelReport {
       ]
       parts.append("Kept as they were\n" + table(columns, rows))
     }
+    if let provenance { parts.append(Self.text(of: provenance)) }
     parts.append(accounting)
     return parts.joined(separator: "\n\n")
   }

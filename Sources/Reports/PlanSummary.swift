@@ -35,10 +35,41 @@ package struct PlanSummary: Sendable {
   /// Every byte of the output folder.
   package let outputByteCount: Int
   package let support: ModelSupport
+  package let memory: Memory
+
+  /// What the conversion takes of memory at least, and where it goes.
+  package struct Memory: Sendable {
+    package let parts: [(what: String, byteCount: Int)]
+    /// Activations that may go to a file.
+    package let activationByteCount: Int
+
+    package init(parts: [(what: String, byteCount: Int)], activationByteCount: Int) {
+      self.parts = parts
+      self.activationByteCount = activationByteCount
+    }
+
+    var least: Int { parts.reduce(0) { $0 + $1.byteCount } }
+
+    var text: String {
+      let rows = parts.sorted { $0.byteCount > $1.byteCount }.map { [$0.what, Figures.bytes($0.byteCount)] }
+      let more =
+        activationByteCount > 0 ? "; \(Figures.bytes(activationByteCount)) of activations go to a file as need be" : ""
+      return table([TableColumn(title: "memory"), TableColumn(title: "at most", isNumber: true)], rows)
+        + "\nMemory: \(Figures.bytes(least)) at most\(more)."
+    }
+
+    var json: JSONValue {
+      [
+        "bytes": .integer(least), "activation_bytes": .integer(activationByteCount),
+        "parts": .array(parts.map { ["what": .string($0.what), "bytes": .integer($0.byteCount)] }),
+      ]
+    }
+  }
 
   package init(
     tensors: [Tensor], files: [(name: String, byteCount: Int)], copiedFiles: [String],
-    leftFiles: [(name: String, reason: String)], outputByteCount: Int, support: ModelSupport
+    leftFiles: [(name: String, reason: String)], outputByteCount: Int, support: ModelSupport,
+    memory: Memory
   ) {
     self.tensors = tensors
     self.files = files
@@ -46,6 +77,7 @@ package struct PlanSummary: Sendable {
     self.leftFiles = leftFiles
     self.outputByteCount = outputByteCount
     self.support = support
+    self.memory = memory
   }
 
   package var text: String {
@@ -71,7 +103,7 @@ package struct PlanSummary: Sendable {
     let quantized = tensors.count { $0.scheme != nil }
     text += "\n\n\(Figures.count(quantized, "tensor")) to quantize, \(tensors.count - quantized) to keep."
     text += " The output folder takes \(outputByteCount) bytes (\(Figures.bytes(outputByteCount)))."
-    return text + "\n" + support.text
+    return text + "\n" + support.text + "\n\n" + memory.text
   }
 
   package var json: JSONValue {
@@ -95,7 +127,7 @@ package struct PlanSummary: Sendable {
       "files": .array(files.map { ["name": .string($0.name), "bytes": .integer($0.byteCount)] }),
       "copied_files": .array(copiedFiles.map { .string($0) }),
       "left_files": .array(leftFiles.map { ["name": .string($0.name), "reason": .string($0.reason)] }),
-      "output_bytes": .integer(outputByteCount), "model": support.json,
+      "output_bytes": .integer(outputByteCount), "memory": memory.json, "model": support.json,
     ]
   }
 }

@@ -22,8 +22,8 @@ func table(_ columns: [TableColumn], _ rows: [[String]]) -> String {
 }
 
 /// Numbers as people read them; the same in every locale.
-enum Figures {
-  static func bytes(_ count: Int) -> String {
+package enum Figures {
+  package static func bytes(_ count: Int) -> String {
     let value = Double(count)
     return switch count {
     case ..<10_000: "\(count) B"
@@ -40,6 +40,8 @@ enum Figures {
   static func percent(_ value: Double) -> String { fixed(value * 100, 2) + " %" }
 
   static func short(_ value: Float) -> String { value.isFinite ? String(format: "%.4g", value) : "\(value)" }
+
+  static func short(_ value: Double) -> String { value.isFinite ? String(format: "%.4g", value) : "\(value)" }
 
   static func count(_ value: Int, _ noun: String) -> String { "\(value) \(noun)\(value == 1 ? "" : "s")" }
 

@@ -34,11 +34,23 @@ package struct TensorInspection: Sendable {
     package let largestZeroPoint: Float?
     /// Half the widest step of any group: no value within its group's range is further from its weight than this.
     package let largestHalfStep: Float
+    /// The codes of the lowest and of the highest level.
+    package let ends: [Int]
+    package let nonFiniteScales: Int
+    /// Groups whose values are all 0.
+    package let zeroGroups: Int
+    /// Of log₂ of the magnitudes of scales that are finite and not 0; nil where there are none.
+    package let scaleHistogram: Histogram?
 
     package init(
       usage: [Int], smallestScale: Float, largestScale: Float, zeroScales: Int, groupCount: Int,
-      smallestZeroPoint: Float?, largestZeroPoint: Float?, largestHalfStep: Float
+      smallestZeroPoint: Float?, largestZeroPoint: Float?, largestHalfStep: Float, nonFiniteScales: Int = 0,
+      zeroGroups: Int = 0, scaleHistogram: Histogram? = nil, ends: [Int]? = nil
     ) {
+      self.ends = ends ?? [0, usage.count - 1]
+      self.nonFiniteScales = nonFiniteScales
+      self.zeroGroups = zeroGroups
+      self.scaleHistogram = scaleHistogram
       self.usage = usage
       self.smallestScale = smallestScale
       self.largestScale = largestScale
@@ -57,6 +69,11 @@ package struct TensorInspection: Sendable {
       }
     }
 
+    /// Share of the weights whose code stands for the lowest or the highest level.
+    package var saturation: Double {
+      Double(ends.reduce(0) { $0 + usage[$1] }) / Double(max(usage.reduce(0, +), 1))
+    }
+
     package var unused: [Int] { usage.indices.filter { usage[$0] == 0 } }
   }
 
@@ -72,6 +89,27 @@ package struct TensorInspection: Sendable {
     }
   }
 
+  /// Some of the values themselves.
+  package struct Excerpt: Hashable, Sendable {
+    /// One range for each dimension.
+    package let ranges: [Range<Int>]
+    /// Row by row along the last dimension.
+    package let values: [Float]
+    /// As many, or none.
+    package let codes: [Int]
+    /// Those of the source, as many, or none.
+    package let source: [Float]
+
+    package init(ranges: [Range<Int>], values: [Float], codes: [Int], source: [Float]) {
+      self.ranges = ranges
+      self.values = values
+      self.codes = codes
+      self.source = source
+    }
+
+    var columns: Int { ranges.last?.count ?? 1 }
+  }
+
   package let tensor: Inspection.Tensor
   package let finiteCount: Int
   package let zeroCount: Int
@@ -83,6 +121,7 @@ package struct TensorInspection: Sendable {
   package let codes: Codes?
   /// Largest errors first; nil where no source was given to compare with.
   package let largestErrors: [ErrorPlace]?
+  package var excerpt: Excerpt?
 
   package init(
     tensor: Inspection.Tensor, finiteCount: Int, zeroCount: Int, nanCount: Int, infinityCount: Int, mean: Double,
@@ -98,117 +137,5 @@ package struct TensorInspection: Sendable {
     self.histogram = histogram
     self.codes = codes
     self.largestErrors = largestErrors
-  }
-}
-
-// MARK: - Text
-
-extension TensorInspection {
-  package var text: String {
-    var lines = [
-      "\(tensor.name.printable): \(tensor.format) \(Figures.shape(tensor.shape)), \(tensor.byteCount) bytes, "
-        + "\(Figures.fixed(tensor.bitsPerWeight, 3)) bits per weight",
-      "Values: \(Figures.short(histogram.low)) to \(Figures.short(histogram.high)), mean "
-        + "\(Figures.short(Float(mean))), standard deviation \(Figures.short(Float(standardDeviation))), "
-        + "\(zeroCount) zeros" + (nanCount > 0 ? ", \(nanCount) NaN" : "")
-        + (infinityCount > 0 ? ", \(infinityCount) infinite" : ""),
-    ]
-    if finiteCount > 0 {
-      lines.append("")
-      let labels = histogram.counts.indices.map { Figures.short(histogram.bounds(of: $0).0) }
-      lines += Self.bars(labels, histogram.counts)
-    }
-    if let codes {
-      let total = Double(max(codes.usage.reduce(0, +), 1))
-      lines.append("")
-      lines.append(
-        "Codes: \(codes.usage.count - codes.unused.count) of \(codes.usage.count) used, entropy "
-          + "\(Figures.fixed(codes.entropy, 3)) bits; lowest and highest code: "
-          + "\(Figures.percent(Double(codes.usage.first ?? 0) / total)) and "
-          + "\(Figures.percent(Double(codes.usage.last ?? 0) / total))")
-      if codes.usage.count <= 32 { lines += Self.bars(codes.usage.indices.map { "\($0)" }, codes.usage) }
-      lines.append("")
-      lines.append(
-        "Scales: \(codes.groupCount), \(Figures.short(codes.smallestScale)) to \(Figures.short(codes.largestScale))"
-          + (codes.zeroScales > 0 ? ", \(codes.zeroScales) zero" : ""))
-      if let smallest = codes.smallestZeroPoint, let largest = codes.largestZeroPoint {
-        lines.append("Zero points: \(Figures.short(smallest)) to \(Figures.short(largest))")
-      }
-      if largestErrors == nil {
-        lines.append(
-          "Largest error of a value that was not clipped: \(Figures.short(codes.largestHalfStep)) (half the widest"
-            + " step); with --against SOURCE the errors themselves are listed")
-      }
-    }
-    if let largestErrors, !largestErrors.isEmpty {
-      let columns = ["at", "source", "stored", "error"].map { TableColumn(title: $0, isNumber: $0 != "at") }
-      let rows = largestErrors.map {
-        [
-          Figures.shape($0.index), Figures.short($0.source), Figures.short($0.stored),
-          Figures.short($0.stored - $0.source),
-        ]
-      }
-      lines.append("")
-      lines.append("Largest errors\n" + table(columns, rows))
-    }
-    return lines.joined(separator: "\n")
-  }
-
-  /// Horizontal bars, the longest 50 characters.
-  private static func bars(_ labels: [String], _ counts: [Int]) -> [String] {
-    let widest = labels.map(\.count).max() ?? 0
-    let most = counts.max() ?? 0
-    return zip(labels, counts).map { label, count in
-      let padding = String(repeating: " ", count: widest - label.count)
-      let eighths = most > 0 ? Int((Double(count) / Double(most) * 400).rounded(.up)) : 0
-      let partial = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8]
-      return "  \(padding)\(label) \(String(repeating: "█", count: eighths / 8))\(partial) \(count)"
-    }
-  }
-}
-
-// MARK: - JSON
-
-extension TensorInspection {
-  package var json: JSONValue {
-    var fields: JSONValue = [
-      "name": .string(tensor.name),
-      "format": .string(tensor.format),
-      "shape": .array(tensor.shape.map { .integer($0) }),
-      "bytes": .integer(tensor.byteCount),
-      "bits_per_weight": .real(tensor.bitsPerWeight),
-      "values": [
-        "zero": .integer(zeroCount), "nan": .integer(nanCount), "infinite": .integer(infinityCount),
-        "min": .real(Double(histogram.low)), "max": .real(Double(histogram.high)), "mean": .real(mean),
-        "standard_deviation": .real(standardDeviation),
-        "histogram": .array(histogram.counts.map { .integer($0) }),
-      ],
-    ]
-    guard case .object(var members) = fields else { return fields }
-    if let codes {
-      members["codes"] = [
-        "usage": .array(codes.usage.map { .integer($0) }), "entropy_bits": .real(codes.entropy),
-        "unused": .array(codes.unused.map { .integer($0) }),
-      ]
-      members["scales"] = [
-        "count": .integer(codes.groupCount), "min": .real(Double(codes.smallestScale)),
-        "max": .real(Double(codes.largestScale)), "zero": .integer(codes.zeroScales),
-      ]
-      if let smallest = codes.smallestZeroPoint, let largest = codes.largestZeroPoint {
-        members["zero_points"] = ["min": .real(Double(smallest)), "max": .real(Double(largest))]
-      }
-      members["largest_half_step"] = .real(Double(codes.largestHalfStep))
-    }
-    if let largestErrors {
-      members["largest_errors"] = .array(
-        largestErrors.map {
-          [
-            "index": .array($0.index.map { .integer($0) }), "source": .real(Double($0.source)),
-            "stored": .real(Double($0.stored)),
-          ]
-        })
-    }
-    fields = .object(members)
-    return fields
   }
 }

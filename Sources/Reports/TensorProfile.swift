@@ -1,10 +1,11 @@
 import Checkpoints
+import Foundation
 
 /// What a tensor's weights, codes and scales look like, for pictures.
 package struct TensorProfile: Hashable, Sendable {
   /// The source's weights, in equal intervals around zero that reach the largest magnitude.
   package let weights: TensorInspection.Histogram
-  /// How often each code occurs; empty for a kept tensor.
+  /// How often each code occurs; empty where codes are not looked at.
   package let codes: [Int]
   /// Base-2 logarithms of the magnitudes of scales that are not zero; nil where there are none.
   package let scales: TensorInspection.Histogram?
@@ -12,12 +13,14 @@ package struct TensorProfile: Hashable, Sendable {
   package let peak: Double
   /// See `pqIndex`.
   package let sparsity: Double
-  /// Stored bytes that are not codes: scales, zero points and the like.
+  /// Stored bytes of scales, zero points and what else tells what codes mean.
   package let scaleByteCount: Int
+  /// Stored bytes of weights that are kept beside the codes.
+  package let outlierByteCount: Int
 
   package init(
     weights: TensorInspection.Histogram, codes: [Int], scales: TensorInspection.Histogram?, peak: Double,
-    sparsity: Double, scaleByteCount: Int
+    sparsity: Double, scaleByteCount: Int, outlierByteCount: Int = 0
   ) {
     self.weights = weights
     self.codes = codes
@@ -25,9 +28,19 @@ package struct TensorProfile: Hashable, Sendable {
     self.peak = peak
     self.sparsity = sparsity
     self.scaleByteCount = scaleByteCount
+    self.outlierByteCount = outlierByteCount
   }
 
   package var unusedCodes: Int { codes.count { $0 == 0 } }
+
+  /// Shannon entropy of the codes, in bits per code; nil where they are not looked at.
+  package var entropy: Double? {
+    let total = Double(codes.reduce(0, +))
+    guard total > 0 else { return nil }
+    return codes.reduce(0) { sum, count in
+      count == 0 ? sum : sum - Double(count) / total * log2(Double(count) / total)
+    }
+  }
 }
 
 /// The PQ index of a vector, a measure of its sparsity that says how far it can be compressed (arXiv 2302.05601, eq. 1):

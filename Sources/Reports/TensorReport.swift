@@ -84,6 +84,11 @@ package struct ModelReport: Sendable {
   package let codebookBytes: Int
   /// What calibration measured; nil where there was none.
   package var calibration: CalibrationReport?
+  /// Of quantized tensors, by name; empty where they were not looked at.
+  package var profiles: [String: TensorProfile] = [:]
+  /// What `evaluate` measured; nil where it was not given.
+  package var evaluation: EvaluationFigures?
+  package var provenance: ConversionRecord?
 
   package init(
     tensors: [TensorReport], coverage: Coverage, sourceFileBytes: Int, storedFileBytes: Int, headerBytes: Int,

@@ -34,7 +34,8 @@ package struct AddedToken: Sendable, Hashable {
     }
     try fields.allowMembers(of: "AddedToken")
     let id = try fields.count("id")
-    guard id < Vocabulary.idLimit else { throw fields.error("id", .idOutOfRange(id, limit: Vocabulary.idLimit)) }
+    let limit = fields.document.idLimit
+    guard id < limit else { throw fields.error("id", .idOutOfRange(id, limit: limit)) }
     let isSpecial = try fields.flag("special", default: false)
     self.init(
       id: Int32(id), content: try fields.string("content"),

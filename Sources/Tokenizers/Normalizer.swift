@@ -71,6 +71,26 @@ indirect enum Normalizer: Sendable {
     }
   }
 
+  /// How many times as long the steps can make a text, about.
+  var growth: Double {
+    switch self {
+    case .sequence(let steps): steps.reduce(1) { $0 * $1.growth }
+    // The Arabic ligature U+FDFA stands for 18 letters, 11 times its bytes.
+    case .unicode(.nfkc), .unicode(.nfkd): 11
+    case .unicode, .bert: 3
+    case .lowercase, .byteLevel: 2
+    case .stripAccents, .strip, .nmt: 1
+    // Each stretch between added tokens is a text of its own.
+    case .prepend(let prefix): 1 + Double(prefix.count)
+    case .replace(let pattern, let replacement): max(1, Double(replacement.count) / Double(pattern.leastLength))
+    case .precompiled(let charsmap): Double(charsmap.longestReplacement)
+    }
+  }
+
+  /// More than any normalizer in use needs: steps that each double the text would otherwise make a short file use up
+  /// all memory.
+  static let growthLimit = 4096.0
+
   func apply(to text: inout NormalizedText) {
     switch self {
     case .sequence(let steps): for step in steps { step.apply(to: &text) }

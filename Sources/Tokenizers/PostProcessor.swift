@@ -64,6 +64,10 @@ enum PostProcessor: Sendable {
         throw fields.error(key, .expected("an object with 'SpecialToken' or 'Sequence'"))
       }
     }
+    // Steps that each repeat the text would make it grow beyond all memory.
+    guard pieces.count(where: { $0 == nil }) <= 1 else {
+      throw fields.error("single", .expected("a template with the sequence 'A' once"))
+    }
     return .template(pieces)
   }
 

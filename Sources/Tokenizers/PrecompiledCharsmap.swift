@@ -27,6 +27,11 @@ package struct PrecompiledCharsmap: Sendable {
     }
   }
 
+  /// Bytes of the longest replacement, at least 1.
+  var longestReplacement: Int {
+    replacements.split(separator: 0).reduce(1) { max($0, $1.count) }
+  }
+
   /// The shortest, or the longest, key that `bytes[start..<end]` begins with.
   private func matches(_ bytes: [UInt8], _ start: Int, _ end: Int, longest: Bool) -> (value: Int, end: Int)? {
     func offset(_ unit: UInt32) -> Int { Int((unit >> 10) << ((unit & 1 << 9) >> 6)) }

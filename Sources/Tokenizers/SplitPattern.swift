@@ -113,6 +113,11 @@ package struct SplitPattern: Sendable, Hashable {
 
   init(alternatives: [Alternative]) { self.alternatives = alternatives }
 
+  /// Bytes that a match has at least.
+  var leastLength: Int {
+    alternatives.map { if case .literal(let bytes) = $0 { max(1, bytes.count) } else { 1 } }.min() ?? 1
+  }
+
   package init(literal: [UInt8]) { alternatives = literal.isEmpty ? [] : [.literal(literal)] }
 
   /// Nil, with the alternative that is not known, where the expression is not known.

@@ -42,6 +42,15 @@ indirect enum TokenDecoder: Sendable {
     }
   }
 
+  /// How many times as long the steps can make a text, beside what they add to each token.
+  var growth: Double {
+    switch self {
+    case .sequence(let steps): steps.reduce(1) { $0 * $1.growth }
+    case .replace(let pattern, let replacement): max(1, Double(replacement.count) / Double(pattern.leastLength))
+    default: 1
+    }
+  }
+
   func apply(to tokens: [[UInt8]]) -> [[UInt8]] {
     switch self {
     case .sequence(let steps): return steps.reduce(tokens) { $1.apply(to: $0) }

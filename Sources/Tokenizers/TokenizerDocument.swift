@@ -54,10 +54,14 @@ struct TokenizerDocument {
     TokenizerError(file: file, .invalidJSON("\(what), at byte \(offset)"))
   }
 
+  /// What ids must be below: a vocabulary has nearly as many tokens as ids, and each token takes bytes of the file, so
+  /// that a larger id is there to have a table made for it.
+  var idLimit: Int { min(Vocabulary.idLimit, bytes.count + 1 << 16) }
+
   /// The token and id of every member of `model.vocab`, an object.
   func readVocabulary() throws(TokenizerError) -> Vocabulary {
     let place = "model.vocab"
-    var vocabulary = Vocabulary()
+    var vocabulary = Vocabulary(idLimit: idLimit)
     guard let range = tables["vocab"], bytes[range.lowerBound] == UInt8(ascii: "{") else {
       // An empty or absent table: the parser has seen it.
       if let members = root["model"]?["vocab"]?.object, members.isEmpty { return vocabulary }
@@ -85,14 +89,14 @@ struct TokenizerDocument {
     case .duplicateToken: throw error(place, .duplicateToken(text))
     case .duplicateID(let other):
       throw error(place, .duplicateID(id, String(decoding: other, as: UTF8.self), text))
-    case .idOutOfRange: throw error(place, .idOutOfRange(id, limit: Vocabulary.idLimit))
+    case .idOutOfRange: throw error(place, .idOutOfRange(id, limit: vocabulary.idLimit))
     }
   }
 
   /// The pieces and log probabilities of a Unigram model: `model.vocab` as an array of pairs.
   func readScoredPieces() throws(TokenizerError) -> (Vocabulary, [Double]) {
     let place = "model.vocab"
-    var vocabulary = Vocabulary()
+    var vocabulary = Vocabulary(idLimit: idLimit)
     var scores: [Double] = []
     guard let range = tables["vocab"], bytes[range.lowerBound] == UInt8(ascii: "[") else {
       if let items = root["model"]?["vocab"]?.array, items.isEmpty { return (vocabulary, scores) }

@@ -21,6 +21,7 @@ package struct TokenizerError: Error, Hashable, CustomStringConvertible {
     case notInTemplate(String)
     case wrongAddedID(String, found: Int, expected: Int)
     case invalidCharsmap(String)
+    case growth(limit: Int)
   }
 
   /// The file as the user may find it.
@@ -70,6 +71,7 @@ package struct TokenizerError: Error, Hashable, CustomStringConvertible {
     case .wrongAddedID(let token, let found, let expected):
       "the added token '\(token.printable)' has id \(found), but the vocabulary gives it \(expected)"
     case .invalidCharsmap(let what): "the precompiled character map is damaged: \(what)"
+    case .growth(let limit): "its steps can make a text more than \(limit) times as long, which no model needs"
     }
   }
 }

@@ -69,9 +69,15 @@ struct TokenizerPipeline: Sendable {
     model = try Model(fields)
     vocabulary = model.vocabulary
     normalizer = try Normalizer(document.root["normalizer"], at: "normalizer", of: document)
+    if let growth = normalizer?.growth, growth > Normalizer.growthLimit {
+      throw document.error("normalizer", .growth(limit: Int(Normalizer.growthLimit)))
+    }
     preTokenizer = try PreTokenizer(document.root["pre_tokenizer"], at: "pre_tokenizer", of: document)
     postProcessor = try PostProcessor(document.root["post_processor"], at: "post_processor", of: document)
     decoder = try TokenDecoder(document.root["decoder"], at: "decoder", of: document)
+    if let growth = decoder?.growth, growth > Normalizer.growthLimit {
+      throw document.error("decoder", .growth(limit: Int(Normalizer.growthLimit)))
+    }
     addedTokens = try AddedTokens(
       document.root["added_tokens"], of: document, vocabulary: vocabulary, normalizer: normalizer)
   }

@@ -16,7 +16,10 @@ package struct Vocabulary: Sendable {
   /// The longest token in bytes.
   private(set) var longest = 0
 
-  package init() {}
+  /// What ids must be below.
+  let idLimit: Int
+
+  package init(idLimit: Int = Vocabulary.idLimit) { self.idLimit = idLimit }
 
   package var count: Int { ids.count }
   /// The largest id plus one.
@@ -35,7 +38,7 @@ package struct Vocabulary: Sendable {
 
   /// Adds a token whose id is between 0 and `idLimit`.
   package mutating func insert(_ token: [UInt8], id: Int) -> Insertion {
-    guard id >= 0, id < Self.idLimit else { return .idOutOfRange }
+    guard id >= 0, id < idLimit else { return .idOutOfRange }
     guard self.id(of: token) == nil else { return .duplicateToken }
     if id < entryOfID.count, entryOfID[id] != 0 { return .duplicateID(with: bytes(of: id) ?? []) }
     if (ids.count + 1) * 2 > slots.count { grow() }

@@ -51,7 +51,7 @@ import Testing
       "a": .uint8(200), "b": .int8(-3), "c": .uint16(60_000), "d": .int16(-30_000), "e": .uint32(4_000_000_000),
       "f": .int32(-2_000_000_000), "g": .float32(1.5), "h": .bool(true), "i": .string("naïve ✓"),
       "j": .strings(["x", "", "▁y"]), "k": .uint64(.max), "l": .int64(.min), "m": .float64(-0.1),
-      "n": .integers([1, -1]), "o": .floats([0.25]), "p": .array(.bool, []),
+      "n": .integers([1, -1]), "o": .floats([0.25]), "p": .booleans([true, false]),
     ]
     let specifications = [
       GGUFSpecification(name: "one", type: .f32, shape: [3, 5]),
@@ -123,6 +123,25 @@ import Testing
       ("overflow", file(tensors: [tensor("t", [1 << 40, 1 << 40])]), "overflow"),
       ("overflow beside zero", file(tensors: [tensor("t", [0, 1 << 40, 1 << 40])]), "overflow"),
       ("one huge dimension", file(tensors: [tensor("t", [.max])]), "overflow"),
+      // Each size within the limit, their sum beyond 2^63 (CVE-2025-53630, CVE-2026-27940).
+      (
+        "two huge tensors", file(tensors: [tensor("t", [1 << 55], type: 24), tensor("u", [1 << 55], type: 24)]),
+        "truncated"
+      ),
+      ("size that wraps", file(tensors: [tensor("t", [1152, 4_398_046_511_105])]), "truncated"),
+      ("tensors that wrap", file(tensorCount: 0x1d1d_1d1d_1d1d_1d1d), "tensors"),
+      (
+        "alignment of another type", file(keys: [key("general.alignment", 5, little(UInt32(32)))]),
+        "'general.alignment' is"
+      ),
+      (
+        "alignment of 2 GB", file(keys: [key("general.alignment", 4, little(UInt32(1) << 31))]),
+        "'general.alignment' is"
+      ),
+      (
+        "long list of strings", file(keys: [key("k", 9, little(UInt32(8)) + little(UInt64(1) << 60))]), "elements in"
+      ),
+      ("boolean list of two", file(keys: [key("k", 9, little(UInt32(7)) + little(UInt64(2)) + [1, 2])]), "that is 2"),
       ("unknown type", file(tensors: [tensor("t", [8], type: 99)]), "unknown type number 99"),
       ("removed type", file(tensors: [tensor("t", [32], type: 4)]), "unknown type number 4"),
       ("part of a block", file(tensors: [tensor("t", [48], type: 2)]), "no whole number of Q4_0 blocks of 32"),

@@ -54,7 +54,7 @@ import Testing
     let output = try OutputFolder(folder.appending("live"), source: source.folder, overwrite: false)
     try Converter(
       plan: Plan(converting: source, recipe: live), toolVersion: "test", workers: 2, windows: sample.windows(1),
-      resources: RunResources(memoryLimit: 1 << 30, spillFolder: folder.path)
+      resources: RunResources(activationMemory: 1 << 30, spillFolder: folder.path)
     ).run(into: output) { _ in true }
     #expect(try weights("stored") == weights("live"))
     _ = try convert(source, recipe(.gptq), evidence: evidence, to: "one", workers: 1)
@@ -151,7 +151,7 @@ import Testing
     let output = try OutputFolder(folder.appending("live"), source: source.folder, overwrite: false)
     let outcomes = try Converter(
       plan: plan, toolVersion: "test", workers: 2, windows: windows,
-      resources: RunResources(memoryLimit: 1 << 30, spillFolder: folder.path)
+      resources: RunResources(activationMemory: 1 << 30, spillFolder: folder.path)
     ).run(into: output) { _ in true }
     let starved = outcomes.filter { $0.routedTokens != nil }
     #expect(!starved.isEmpty)

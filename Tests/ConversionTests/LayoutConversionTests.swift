@@ -129,7 +129,7 @@ import Testing
     let output = folder.appending(name)
     try Converter(
       plan: plan, toolVersion: "test", workers: 2, windows: windows,
-      resources: RunResources(memoryLimit: 1 << 30, spillFolder: folder.path)
+      resources: RunResources(activationMemory: 1 << 30, spillFolder: folder.path)
     ).run(into: OutputFolder(output, source: checkpoint.folder, overwrite: false)) { _ in true }
     return output
   }

@@ -39,7 +39,7 @@ import Tokenizers
     let target = try OutputFolder(output, source: checkpoint.folder, overwrite: false)
     try Converter(
       plan: plan, toolVersion: "test", workers: workers, windows: windows,
-      resources: RunResources(memoryLimit: memoryLimit, spillFolder: folder.path)
+      resources: RunResources(activationMemory: memoryLimit, spillFolder: folder.path)
     ).run(into: target) { _ in true }
     return output
   }

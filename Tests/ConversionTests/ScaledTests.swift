@@ -40,7 +40,7 @@ import Testing
     let target = try OutputFolder(output, source: checkpoint.folder, overwrite: false)
     let outcomes = try Converter(
       plan: plan, toolVersion: "test", workers: workers, windows: windows,
-      resources: RunResources(memoryLimit: 1 << 30, spillFolder: folder.path)
+      resources: RunResources(activationMemory: 1 << 30, spillFolder: folder.path)
     ).run(into: target) { _ in true }
     return (outcomes, output, windows)
   }

@@ -1,34 +1,20 @@
 import Checkpoints
 import Foundation
-import Subprocess
 import SystemPackage
 import TestSupport
 import Testing
 
 /// The built program, run as a user runs it.
 @Suite struct CommandTests {
-  struct Outcome {
-    let code: Int32
-    let output: String
-    let error: String
-
-    var json: JSONValue { get throws { try JSONParser.parse(Array(output.utf8)) } }
-  }
+  typealias Outcome = ConvertModelProgram.Outcome
 
   let tiny = Fixtures.path("tiny-llama").string
   let folder: TemporaryFolder
 
   init() throws { folder = try TemporaryFolder() }
 
-  private static func run(_ arguments: [String]) async throws -> Outcome {
-    // The program is built beside the bundle of the tests.
-    let program = FilePath(CommandLine.arguments[0]).removingLastComponent().appending("convert-model")
-    let record = try await Subprocess.run(
-      .path(program), arguments: Arguments(arguments), output: .string(limit: 1 << 24), error: .string(limit: 1 << 20))
-    guard case .exited(let code) = record.terminationStatus else {
-      return Outcome(code: -1, output: "", error: "ended by a signal: \(record.terminationStatus)")
-    }
-    return Outcome(code: code, output: record.standardOutput, error: record.standardError)
+  static func run(_ arguments: [String]) async throws -> Outcome {
+    try await ConvertModelProgram.run(arguments)
   }
 
   private func run(_ arguments: String...) async throws -> Outcome { try await Self.run(arguments) }
@@ -63,7 +49,7 @@ import Testing
     #expect(try await run(tiny, "-o", file).code == 73)
     let inspected = try await run("inspect", file)
     #expect(inspected.code == 0 && inspected.output.contains("general.architecture"))
-    #expect(inspected.output.contains("blk.0.attn_q.weight"))
+    #expect(inspected.output.contains("blk.0-2.attn_q.weight"))
     let text = Fixtures.path("text/tiny-eval.txt").string
     let evaluated = try await run(
       "evaluate", file, "--text", text, "--against", tiny, "--window", "128", "--tokens", "1024", "--json")
@@ -219,6 +205,77 @@ import Testing
     #expect(partly.output.contains(told))
   }
 
+  @Test func differencesHaveTheirExitCodes() async throws {
+    let out = ["one", "two"].map { path($0) }
+    for folder in out { #expect(try await run(tiny, "-o", folder).code == 0) }
+    let same = try await run("diff", out[0], out[1])
+    #expect(same.code == 0 && same.output.contains("30 tensors: 30 the same"), "\(same.error)")
+    #expect(same.error.isEmpty)
+    let other = try await run("diff", tiny, out[0], "--against", tiny)
+    #expect(other.code == 1 && other.output.contains("Nearer to \(tiny): A in 21 of 21 tensors"), "\(other.output)")
+    let json = try await run("diff", tiny, out[0], "--json")
+    #expect(try json.code == 1 && json.json["same"] == false && json.json["counts"]?["other_values"] == 21)
+    #expect(try await run(tiny, "-o", path("whole.gguf"), "--type", "F32").code == 0)
+    #expect(try await run("diff", tiny, path("whole.gguf")).code == 1)
+    #expect(try await run("diff", tiny, path("whole.gguf"), "--ignore-format").code == 0)
+    #expect(try await run("diff", tiny, path("nowhere")).code == 66)
+    #expect(try await run("diff", tiny).code == 64)
+    let opt = try await run("diff", path("whole.gguf"), Fixtures.path("malformed/trailing-bytes.safetensors").string)
+    #expect(opt.code == 65)
+  }
+
+  @Test func oddFoldersAndValuesAreInspected() async throws {
+    let broken = try await run("inspect", Fixtures.path("malformed/index-missing-shard").string)
+    #expect(broken.code == 65 && broken.output.contains("DEFECT: model-00002-of-00002.safetensors"))
+    _ = try await run(tiny, "-o", path("out"))
+    let deep = try await run("inspect", path("out"), "--deep", "--html", path("page.html"))
+    #expect(deep.code == 0 && deep.output.contains("all finite, nothing odd"), "\(deep.output)")
+    #expect(String(decoding: try readWhole(FilePath(path("page.html"))), as: UTF8.self).contains("</html>"))
+    let weight = "model.layers.0.mlp.up_proj.weight"
+    let slice = try await run("inspect", path("out"), "--tensor", weight, "--values", "0:2,4:6", "--json")
+    #expect(try slice.json["excerpt"]?["values"]?.array?.count == 4)
+    #expect(try slice.json["excerpt"]?["codes"]?.array?.count == 4)
+    #expect(try await run("inspect", tiny, "--values", "0").code == 64)
+    #expect(try await run("inspect", tiny, "--tensor", weight, "--values", "a").code == 64)
+    #expect(try await run("inspect", tiny, "--tensor", weight, "--values", "0:100000").code == 65)
+    #expect(try await run("inspect", tiny, "--tensor", weight, "--deep").code == 64)
+  }
+
+  @Test func progressIsToldAsItIsAskedFor() async throws {
+    let text = [
+      "--samples", "4", "--sequence-length", "64", "--calibration", Fixtures.path("text/tiny-eval.txt").string,
+    ]
+    let method = ["-m", "gptq", "-b", "4", "-g", "64"] + text
+    let quiet = try await Self.run([tiny, "-o", path("quiet")] + method)
+    #expect(quiet.code == 0 && !quiet.error.contains("Converting"), "\(quiet.error)")
+    let plain = try await Self.run([tiny, "-o", path("plain"), "--progress", "plain"] + method)
+    let lines = plain.error.split(separator: "\n").filter { $0.hasPrefix("convert-model: Converting: ") }
+    #expect(plain.code == 0 && lines.contains { $0.contains("calibrating, ") && $0.contains(" left, block ") })
+    #expect(lines.contains { $0.contains("writing, ") } && !plain.error.contains("\u{1b}"))
+    let told = try await Self.run([tiny, "-o", path("json"), "--progress", "json"] + method)
+    let events = try told.error.split(separator: "\n").filter { $0.hasPrefix("{") }
+      .map { try JSONParser.parse(Array($0.utf8)) }
+    #expect(told.code == 0 && events.last?["event"] == "end" && events.count >= 4)
+    let first = try #require(events.first { $0["stage"] == "calibrating" })
+    #expect(first["task"] == "converting" && first["block"] == 0 && first["blocks"] == 3)
+    for event in events.dropLast() {
+      #expect(event["event"] == "progress" && (0...1).contains(event["share"]?.double ?? -1))
+      #expect(event["seconds_left"]?.double ?? -1 >= 0 && event["seconds"]?.double ?? -1 >= 0)
+    }
+    // Whatever is told, the same is written.
+    let written = try ["quiet", "plain", "json"].map {
+      try readWhole(FilePath(path($0 + "/quantization_manifest.json")))
+    }
+    #expect(written[0] == written[1] && written[1] == written[2])
+    let evaluation = try await run(
+      "evaluate", tiny, "--text", Fixtures.path("text/tiny-eval.txt").string, "--window", "64", "--tokens", "512",
+      "--progress", "json")
+    #expect(evaluation.code == 0 && evaluation.error.contains(#""stage":"evaluating""#))
+    #expect(try await run("verify", path("json"), "--progress", "json").error.contains(#""stage":"verifying""#))
+    #expect(try await run("unpack", path("json"), "-o", path("dense"), "--progress", "none").error.isEmpty)
+    #expect(try await run(tiny, "-o", path("x"), "--progress", "loud").code == 64)
+  }
+
   @Test func jsonIsOneDocumentOnStandardOutput() async throws {
     _ = try await run(tiny, "-o", path("out"))
     for arguments in [
@@ -296,7 +353,7 @@ import Testing
     for text in ["EXAMPLES", "EXIT CODES", "inspect", "report", "unpack", "verify", "130  interrupted"] {
       #expect(help.output.contains(text))
     }
-    for subcommand in ["convert", "inspect", "report", "unpack", "verify"] {
+    for subcommand in ["convert", "inspect", "diff", "report", "unpack", "verify"] {
       let help = try await run(subcommand, "--help")
       #expect(help.code == 0 && help.output.contains("USAGE: convert-model \(subcommand)"), "\(subcommand)")
     }

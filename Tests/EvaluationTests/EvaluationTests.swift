@@ -58,6 +58,54 @@ import Tokenizers
     let comparison = try #require(found.comparison)
     #expect(comparison.divergence == 0 && comparison.divergence99 == 0)
     #expect(comparison.agreement == 1 && abs(comparison.acceptance - 1) < 1e-5)
+    #expect(comparison.perplexityRatio == 1 && comparison.perplexity == found.perplexity)
+    #expect(comparison.divergenceError == 0 && comparison.agreementError == 0 && comparison.perplexityRatioError == 0)
+  }
+
+  /// A copy of the tiny model whose values are off by a little.
+  private func perturbed(_ folder: TemporaryFolder) throws -> FilePath {
+    let source = try Checkpoint(tiny)
+    let tensors = try source.tensors.map { tensor in
+      let values = try allValues(tensor)
+      let changed = values.enumerated().map { $1 * (1 + 0.08 * Float($0 % 5 - 2)) }
+      return SampleTensor(tensor.name, tensor.entry.shape, changed)
+    }
+    try SampleTensor.write(tensors, to: folder.appending("model.safetensors"))
+    for name in ["config.json", "tokenizer.json"] {
+      try folder.write(readWhole(tiny.appending(name)), to: name)
+    }
+    return folder.path
+  }
+
+  @Test func standardErrorsAreThoseOfARatioOverWindows() throws {
+    let folder = try TemporaryFolder()
+    let model = try perturbed(folder)
+    let (window, count) = (128, 8)
+    let all = try evaluate(model, against: tiny, text: text, window: window, tokens: window * count)
+    let whole = try #require(all.comparison)
+    // Each window alone, and the errors by the formula of Docs/Evaluation.md.
+    let parts = try (0..<count).map {
+      try evaluate(model, against: tiny, text: text, window: window, tokens: window, from: $0 * window)
+    }
+    let comparisons = parts.compactMap(\.comparison)
+    #expect(comparisons.count == count && comparisons.allSatisfy { $0.divergenceError == nil })
+    func spread(_ means: [Double]) -> (mean: Double, error: Double) {
+      let mean = means.reduce(0, +) / Double(count)
+      let squares = means.reduce(0) { $0 + ($1 - mean) * ($1 - mean) }
+      return (mean, (squares / Double(count - 1) / Double(count)).squareRoot())
+    }
+    func agree(_ found: Double?, _ expected: Double) -> Bool { abs((found ?? .nan) / expected - 1) < 1e-5 }
+    let divergence = spread(comparisons.map(\.divergence))
+    #expect(agree(whole.divergence, divergence.mean) && agree(whole.divergenceError, divergence.error))
+    let agreement = spread(comparisons.map(\.agreement))
+    #expect(agree(whole.agreement, agreement.mean) && agree(whole.agreementError, agreement.error))
+    let differences = spread(zip(parts, comparisons).map { log($0.perplexity) - log($1.perplexity) })
+    #expect(agree(whole.perplexityRatio, exp(differences.mean)))
+    #expect(agree(whole.perplexityRatioError, exp(differences.mean) * differences.error))
+    // The reference's perplexity is what it has by itself.
+    let own = try evaluate(tiny, text: text, window: window, tokens: window * count)
+    #expect(agree(whole.perplexity, own.perplexity) && agree(all.perplexity / own.perplexity, whole.perplexityRatio))
+    #expect(whole.perplexityRatioError ?? 1 < (all.standardError ?? 0) / own.perplexity)
   }
 
   @Test func threadsAndSpillingDoNotChangeABit() throws {

@@ -71,4 +71,12 @@ import Testing
       #expect(found == Failure(item: 30))
     }
   }
+
+  @Test(arguments: [0, 1, 31, 32, 33, 8191, 8192, 8224, 100_003]) func sumsOfCodes(count: Int) {
+    var generator = SplitMix64(seed: 5)
+    let codes = (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) }
+    #expect(codeSum(codes.span) == codes.reduce(0) { $0 + Int($1) })
+    let full = [UInt8](repeating: 255, count: count)
+    #expect(codeSum(full.span) == 255 * count)
+  }
 }

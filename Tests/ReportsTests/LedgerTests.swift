@@ -25,6 +25,7 @@ import Testing
     var tensors: [TensorReport] = []
     var profiles: [String: TensorProfile] = [:]
     var layers: [JSONValue] = []
+    var features: [JSONValue] = []
     let kinds = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj"]
     for layer in 0..<400 {
       for (index, kind) in kinds.enumerated() {
@@ -45,15 +46,20 @@ import Testing
         layers.append([
           "tensor": .string(name), "tokens": 262_144, "dampening": .real(0.01), "dead_columns": 0,
           "output_error": .real(0.01 * Double(index + 1)), "output_error_rtn": .real(0.03),
-          "ratio_margin_95": .real(0.01),
+          "output_error_rounding": .real(0.005 * Double(index + 1)), "ratio_margin_95": .real(0.01),
+        ])
+        features.append([
+          "tensor": .string(name), "features": 4096, "median_rms": .real(0.5), "outliers": 2,
+          "strongest": .array((0..<8).map { .array([.integer($0 * 500), .real(4.25 - Double($0) / 4)]) }),
         ])
       }
     }
     var report = ModelReport(
       tensors: tensors, coverage: .all, sourceFileBytes: 67_108_864_000, storedFileBytes: 17_000_000_000,
       headerBytes: 100_000, codebookBytes: 0)
-    report.calibration = CalibrationReport(["layers": .array(layers)])
-    return ReportPage(title: "large", report: report, profiles: profiles, evaluation: nil, provenance: [])
+    report.calibration = CalibrationReport(["layers": .array(layers), "input_features": .array(features)])
+    report.profiles = profiles
+    return ReportPage(title: "large", report: report)
   }
 
   @Test("2,000 tensors: under two seconds and three megabytes")
@@ -77,7 +83,7 @@ import Testing
     #expect(abs(kinds[4].share - 25.0 / 55) < 1e-12)
     #expect(kinds[0].bitBytes == 400 * 4096 * 4096 / 8)
     #expect(ledger.byLoss.first?.kind == "mlp.gate_proj")
-    #expect(abs(ledger.bitsPerWeight(depth: 3) - (4 + 64.0 * 8 / 4096)) < 1e-12)
+    #expect(abs(ledger.blockSummaries[3].bitsPerWeight - (4 + 64.0 * 8 / 4096)) < 1e-12)
   }
 
   @Test func namesCannotBreakThePage() throws {
@@ -87,11 +93,10 @@ import Testing
       storedByteCount: 8)
     let profile = TensorProfile(
       weights: .init(low: -1, high: 1, counts: [1, 2]), codes: [], scales: nil, peak: 1, sparsity: 0, scaleByteCount: 0)
-    let report = ModelReport(
+    var report = ModelReport(
       tensors: [tensor], coverage: .all, sourceFileBytes: 8, storedFileBytes: 8, headerBytes: 0, codebookBytes: 0)
-    let html = try ReportPage(
-      title: name, report: report, profiles: [name: profile], evaluation: nil, provenance: []
-    ).html()
+    report.profiles = [name: profile]
+    let html = try ReportPage(title: name, report: report).html()
     #expect(!html.contains("</script><b>"))
     #expect(html.components(separatedBy: "</script>").count == 3)
   }

@@ -54,7 +54,7 @@ import Tokenizers
       "'model.vocab': the tokens 'a' and 'b' have the same id 0 (duplicate)"),
     Case(
       model(#""type":"BPE","vocab":{"a":-1},"merges":[]"#),
-      "'model.vocab': the id -1 is out of range: ids are 0 to 16777215"),
+      "'model.vocab': the id -1 is out of range: ids are 0 to 65"),
     Case(model(#""type":"BPE","vocab":{"a":99999999},"merges":[]"#), "'model.vocab': the id 99999999 is out of range"),
     Case(
       model(#""type":"BPE","vocab":{"a":1e99},"merges":[]"#), "'model.vocab': must be whole numbers, found 1e99 for 'a'"
@@ -201,7 +201,31 @@ import Tokenizers
     Case(
       with(#""added_tokens":[{"id":3000000000,"content":"x"}]"#),
       "'added_tokens[0].id': the id 3000000000 is out of range"),
+    // A table for all ids up to this one would take 64 MB, from a file of 100 bytes.
+    Case(
+      with(#""added_tokens":[{"id":16000000,"content":"x"}]"#), "'added_tokens[0].id': the id 16000000 is out of range"),
+    Case(model(#""type":"WordLevel","unk_token":"a","vocab":{"a":0,"b":16000000}"#), "the id 16000000 is out of range"),
+    // Steps that each double the text
+    Case(
+      with(#""normalizer":{"type":"Sequence","normalizers":[\#(doublings(40))]}"#),
+      "'normalizer': its steps can make a text more than 4096 times as long"),
+    Case(
+      with(#""decoder":{"type":"Sequence","decoders":[\#(doublings(40))]}"#),
+      "'decoder': its steps can make a text more than 4096 times as long"),
+    Case(
+      with(
+        #""post_processor":{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A"}},{"Sequence":{"id":"A"}}],"special_tokens":{}}"#
+      ), "'post_processor.single': must be a template with the sequence 'A' once"),
+    // Expressions that a backtracking engine never ends with (tokenizers' pull request 2060)
+    Case(
+      with(#""pre_tokenizer":{"type":"Split","pattern":{"Regex":"(a+)+"},"behavior":"Removed","invert":false}"#),
+      "the regular expression '(a+)+' is not supported"),
   ]
+
+  private static func doublings(_ count: Int) -> String {
+    let step = #"{"type":"Replace","pattern":{"String":"a"},"content":"aa"}"#
+    return Array(repeating: step, count: count).joined(separator: ",")
+  }
 
   @Test func messages() throws {
     #expect(Self.cases.count >= 25)
@@ -289,6 +313,19 @@ import Tokenizers
     let changed: [UInt8] = try model.serializedBytes()
     let error = #expect(throws: TokenizerError.self) { try Tokenizer(sentencePiece: changed, file: "t.model") }
     return error?.description ?? ""
+  }
+
+  /// Recursion over the length of a piece once overflowed the stack of the SentencePiece library (its issue 1263).
+  @Test func aVeryLongPieceIsAPieceLikeOthers() throws {
+    let long = String(repeating: "ab", count: 200_000)
+    for kind in ["sp-bpe", "sp-unigram"] {
+      var model = try SentencePiece_Model(
+        serializedBytes: readWhole(Fixtures.path("tokenizers/\(kind)/tokenizer.model")))
+      model.pieces[model.pieces.count - 1].text = long
+      let bytes: [UInt8] = try model.serializedBytes()
+      let tokenizer = try Tokenizer(sentencePiece: bytes)
+      #expect(tokenizer.decode(tokenizer.encode("abab", addSpecialTokens: false), skipSpecialTokens: true) == "abab")
+    }
   }
 
   @Test func sentencePieceModels() throws {

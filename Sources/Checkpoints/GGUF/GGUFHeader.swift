@@ -241,10 +241,23 @@ private struct GGUFCursor {
       guard elementCount <= GGUFHeader.elementLimit else {
         throw error(.tooManyElements(key: key, limit: GGUFHeader.elementLimit))
       }
-      var elements: [GGUFValue] = []
-      elements.reserveCapacity(count)
-      for _ in 0..<count { elements.append(try value(elementType, key)) }
-      return .array(elementType, elements)
+      guard elementType == .string else { return .array(try numbers(elementType, count, key, what)) }
+      var texts: [String] = []
+      texts.reserveCapacity(count)
+      for _ in 0..<count { texts.append(String(decoding: try string(what), as: UTF8.self)) }
+      return .array(GGUFArray(texts: texts))
     }
+  }
+
+  /// Read in parts, so that the buffer stays small.
+  private mutating func numbers(
+    _ type: GGUFValueType, _ count: Int, _ key: String, _ what: String
+  ) throws(CheckpointError) -> GGUFArray {
+    let length = count * type.leastByteCount
+    var numbers: [UInt8] = []
+    numbers.reserveCapacity(length)
+    while numbers.count < length { numbers += try bytes(min(Self.step, length - numbers.count), what) }
+    if type == .bool, let byte = numbers.first(where: { $0 > 1 }) { throw error(.boolean(key: key, byte)) }
+    return GGUFArray(type, bytes: numbers)
   }
 }

@@ -27,15 +27,21 @@ package enum GGUFValue: Hashable, Sendable {
   case float32(Float)
   case bool(Bool)
   case string(String)
-  /// Values that are all of one type, which is no array.
-  case array(GGUFValueType, [GGUFValue])
+  case array(GGUFArray)
   case uint64(UInt64)
   case int64(Int64)
   case float64(Double)
 
-  package static func strings(_ values: [String]) -> GGUFValue { .array(.string, values.map { .string($0) }) }
-  package static func integers(_ values: [Int32]) -> GGUFValue { .array(.int32, values.map { .int32($0) }) }
-  package static func floats(_ values: [Float]) -> GGUFValue { .array(.float32, values.map { .float32($0) }) }
+  package static func strings(_ values: [String]) -> GGUFValue { .array(GGUFArray(texts: values)) }
+  package static func booleans(_ values: [Bool]) -> GGUFValue { numbers(.bool, values.map { .bool($0) }) }
+  package static func integers(_ values: [Int32]) -> GGUFValue { numbers(.int32, values.map { .int32($0) }) }
+  package static func floats(_ values: [Float]) -> GGUFValue { numbers(.float32, values.map { .float32($0) }) }
+
+  private static func numbers(_ type: GGUFValueType, _ values: [GGUFValue]) -> GGUFValue {
+    var bytes: [UInt8] = []
+    for value in values { value.write(to: &bytes) }
+    return .array(GGUFArray(type, bytes: bytes))
+  }
 
   package var type: GGUFValueType {
     switch self {
@@ -81,7 +87,7 @@ package enum GGUFValue: Hashable, Sendable {
 
   package var string: String? { if case .string(let text) = self { text } else { nil } }
   package var bool: Bool? { if case .bool(let flag) = self { flag } else { nil } }
-  package var elements: [GGUFValue]? { if case .array(_, let elements) = self { elements } else { nil } }
+  package var elements: GGUFArray? { if case .array(let elements) = self { elements } else { nil } }
 }
 
 /// Metadata in the order of the file.
@@ -100,10 +106,7 @@ extension GGUFValue {
     case .float32(let value): bytes.append(littleEndian: value.bitPattern)
     case .bool(let value): bytes.append(value ? 1 : 0)
     case .string(let text): bytes.append(gguf: text)
-    case .array(let type, let elements):
-      bytes.append(littleEndian: type.rawValue)
-      bytes.append(littleEndian: UInt64(elements.count))
-      for element in elements { element.write(to: &bytes) }
+    case .array(let elements): elements.write(to: &bytes)
     case .uint64(let value): bytes.append(littleEndian: value)
     case .int64(let value): bytes.append(littleEndian: value)
     case .float64(let value): bytes.append(littleEndian: value.bitPattern)

@@ -1,4 +1,5 @@
 import Checkpoints
+import Crypto
 import Evaluation
 import Kernels
 import Models
@@ -6,6 +7,7 @@ import OrderedCollections
 import Packing
 import Quantization
 import Reports
+import Synchronization
 import SystemPackage
 import Tokenizers
 
@@ -190,32 +192,74 @@ package struct GGUFConversion: Sendable {
     var bytes: [UInt8] = []
   }
 
-  /// Writes the file; it is removed on an error.
+  /// What decides the bytes of the file, beside those of the source.
+  package var recipe: JSONValue {
+    var importance = SHA256()
+    for item in items { importance.update(data: Array("\(item.importance ?? [])".utf8)) }
+    return [
+      "layout": "gguf", "mix": .string(summary.mix), "header": .string(hexadecimal(SHA256.hash(data: layout.head))),
+      "importance": .string(hexadecimal(importance.finalize())),
+    ]
+  }
+
+  /// Writes the file.
+  /// - Parameter earlier: the entries of an interrupted run that is taken up.
   /// - Parameter onProgress: called from any thread, one call at a time; false stops the work.
   package func run(
-    into output: OutputFile, workers: Int, onProgress: @escaping @Sendable (ByteProgress) -> Bool
+    into output: OutputFile, goingOnFrom earlier: [JSONValue] = [], workers: Int,
+    onProgress: @escaping @Sendable (ByteProgress) -> Bool
   ) throws {
     do {
+      try output.beginIfNeeded()
+      let finished = finishedTensors(earlier, in: output, workers: workers)
       try output.allocate(layout.fileSize)
       try output.write(layout.head, count: layout.head.count, at: 0)
       var tiles: [(item: Int, tile: Int)] = []
-      for (index, item) in items.enumerated() { tiles += (0..<item.tileCount).map { (index, $0) } }
+      for (index, item) in items.enumerated() where !finished.contains(item.specification.name) {
+        tiles += (0..<item.tileCount).map { (index, $0) }
+      }
       let list = tiles
+      let hashes = items.map { WrittenHash(byteCount: $0.specification.byteCount) }
+      let work = items.filter { !finished.contains($0.specification.name) }
       let progress = ProgressCounter(
-        total: items.reduce(0) { $0 + $1.specification.byteCount }, report: onProgress)
+        total: work.reduce(0) { $0 + $1.specification.byteCount },
+        kinds: work.reduce(into: [:]) { $0[$1.specification.type.name, default: 0] += $1.specification.byteCount },
+        report: onProgress)
       try runParallel(
         count: list.count, workers: workers, makeState: { Buffers(reader: source.makeReader()) }
       ) { index, buffers in
-        try progress.add(try write(list[index].tile, of: items[list[index].item], to: output, &buffers))
+        let (item, tile) = list[index]
+        try progress.add(
+          try write(tile, of: items[item], to: output, hashes[item], &buffers), items[item].specification.type.name)
       }
       try output.commit()
     } catch {
-      output.abandon()
-      throw error
+      throw output.leave(error)
     }
   }
 
-  private func write(_ tile: Int, of item: Item, to output: OutputFile, _ buffers: inout Buffers) throws -> Int {
+  /// The tensors that an interrupted run has written, as the bytes on disk bear out.
+  private func finishedTensors(_ entries: [JSONValue], in output: OutputFile, workers: Int) -> Set<String> {
+    var recorded: [String: String] = [:]
+    for entry in entries {
+      guard let name = entry[FinishedWork.Key.tensor]?.string else { continue }
+      recorded[name] = entry[FinishedWork.Key.hashes]?[name]?.string
+    }
+    let (items, hashes) = (items.map(\.specification), recorded)
+    let found = Mutex<Set<String>>([])
+    runTiles(count: items.count, workers: workers) { index in
+      let item = items[index]
+      guard let hash = hashes[item.name], let start = layout.offsets[item.name] else { return }
+      var buffer: [UInt8] = []
+      guard sha256(ofFile: output.written, start..<start + item.byteCount, using: &buffer) == hash else { return }
+      found.withLock { _ = $0.insert(item.name) }
+    }
+    return found.withLock { $0 }
+  }
+
+  private func write(
+    _ tile: Int, of item: Item, to output: OutputFile, _ hash: WrittenHash, _ buffers: inout Buffers
+  ) throws -> Int {
     let rows = tile * item.rowsPerTile..<min((tile + 1) * item.rowsPerTile, item.rows)
     try Self.read(rows, of: item, &buffers.reader, &buffers.values, &buffers.moved)
     if let place = buffers.values.firstIndex(where: { !$0.isFinite }) {
@@ -233,8 +277,18 @@ package struct GGUFConversion: Sendable {
     guard isInRange else {
       throw GGUFError(file: source.place, tensor: item.specification.name, .scaleOverflow(type: type.name))
     }
-    let start = (layout.offsets[item.specification.name] ?? 0) + type.byteCount(of: rows.lowerBound * item.columns)
-    try output.write(buffers.bytes, count: buffers.bytes.count, at: start)
+    let name = item.specification.name
+    let (first, offset) = (layout.offsets[name] ?? 0, type.byteCount(of: rows.lowerBound * item.columns))
+    try output.write(buffers.bytes, count: buffers.bytes.count, at: first + offset)
+    let isFinished = try hash.add(buffers.bytes, buffers.bytes.count, at: offset) {
+      (part, buffer) throws(ConversionError) in
+      try output.read(at: first + part.lowerBound, count: part.count, into: &buffer)
+    }
+    if isFinished, let journal = output.journal {
+      try journal.append([
+        FinishedWork.Key.tensor: .string(name), FinishedWork.Key.hashes: [name: .string(hash.value())],
+      ])
+    }
     return buffers.bytes.count
   }
 

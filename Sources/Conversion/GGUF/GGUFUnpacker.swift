@@ -34,6 +34,7 @@ package struct GGUFUnpacker: Sendable {
         TensorSpecification(
           name: name, type: source.storedType(of: name)?.elementType ?? .f32, shape: source.shape(of: name) ?? [])
       }
+      try output.beginIfNeeded()
       try write(tensors, to: output, onProgress: onProgress)
       try output.write(Array((source.configuration.text(indent: 2) + "\n").utf8), to: SideFiles.configuration)
       if source.file.header.metadata["tokenizer.ggml.model"]?.string ?? "none" != "none" {

@@ -1,14 +1,24 @@
+import Checkpoints
 import Foundation
 import Kernels
+import Synchronization
 import SystemPackage
 
-/// A file that appears complete or not at all: written under a temporary name beside its place, renamed at the end.
+/// A file that appears complete or not at all: it is written elsewhere and renamed at the end.
 package final class OutputFile: Sendable {
   package let path: FilePath
+  private let staging: Staging
   private let work: FilePath
-  private let descriptor: FileDescriptor
   private let isDurable: Bool
+  private let mayReplace: Bool
+  private let run = Mutex<Run?>(nil)
 
+  private struct Run {
+    let journal: Journal?
+    let descriptor: FileDescriptor
+  }
+
+  /// Claims the file's place for this process.
   /// - Parameters:
   ///   - source: what is read, which must not be the output.
   ///   - overwrite: replace an existing file.
@@ -16,8 +26,8 @@ package final class OutputFile: Sendable {
   package init(_ path: FilePath, source: FilePath, overwrite: Bool, durable: Bool = false) throws(ConversionError) {
     let manager = FileManager.default
     self.path = path
-    isDurable = durable
-    guard let name = path.lastComponent, name.kind == .regular else {
+    (isDurable, mayReplace) = (durable, overwrite)
+    guard path.lastComponent?.kind == .regular else {
       throw .cannotCreate(path.string, "it is no file's name")
     }
     func resolved(_ path: FilePath) -> String {
@@ -27,35 +37,59 @@ package final class OutputFile: Sendable {
     var isDirectory: ObjCBool = false
     if manager.fileExists(atPath: path.string, isDirectory: &isDirectory) {
       if isDirectory.boolValue { throw .cannotCreate(path.string, "it is a folder") }
-      guard overwrite else { throw .outputExists(path.string) }
+      guard overwrite else {
+        Staging.tidy(beside: path)
+        throw .outputExists(path.string)
+      }
     }
-    let parent = path.removingLastComponent()
-    work = parent.appending(".\(name.string).partial-\(UUID().uuidString.prefix(8))")
-    do {
-      if !parent.isEmpty { try manager.createDirectory(atPath: parent.string, withIntermediateDirectories: true) }
-      descriptor = try FileDescriptor.open(
-        work, .readWrite, options: [.create, .exclusiveCreate, .closeOnExec],
-        permissions: [.ownerReadWrite, .groupRead, .otherRead])
-    } catch {
-      throw .cannotCreate(path.string, error is Errno ? "\(error)" : OutputFolder.explanation(error))
-    }
+    staging = try Staging(for: path)
+    work = staging.folder.appending(Staging.outputName)
   }
 
-  /// What was not put in its place goes.
-  deinit {
-    try? descriptor.close()
-    abandon()
+  deinit { try? run.withLock { $0 }?.descriptor.close() }
+
+  /// Begins a run, or takes up one that was interrupted: see `OutputFolder.begin`.
+  @discardableResult
+  package func begin(_ identity: ConversionIdentity?, restart: Bool = false) throws(ConversionError) -> [JSONValue] {
+    let journal = try staging.beginJournal(identity, restart: restart)
+    do {
+      let descriptor = try FileDescriptor.open(
+        work, .readWrite, options: [.create, .closeOnExec], permissions: [.ownerReadWrite, .groupRead, .otherRead])
+      run.withLock { $0 = Run(journal: journal, descriptor: descriptor) }
+    } catch {
+      throw .cannotCreate(path.string, "\(error)")
+    }
+    return Array(journal?.entries.dropFirst() ?? [])
   }
+
+  /// Begins a run that cannot be taken up, if none has begun.
+  func beginIfNeeded() throws(ConversionError) {
+    if run.withLock({ $0 == nil }) { try begin(nil) }
+  }
+
+  /// What the run, and those before it, have done: tensors and blocks.
+  package var finishedSteps: Int { journal?.stepCount ?? 0 }
+
+  /// Nil where the run cannot be taken up.
+  var journal: Journal? { run.withLock { $0?.journal } }
+
+  private var descriptor: FileDescriptor {
+    guard let descriptor = run.withLock({ $0?.descriptor }) else { preconditionFailure("no run has begun") }
+    return descriptor
+  }
+
+  /// Where the bytes of the run are.
+  var written: FilePath { work }
 
   /// Writes the whole file and puts it in its place; it is removed on an error.
-  package func finish(_ bytes: [UInt8]) throws(ConversionError) {
-    do throws(ConversionError) {
+  package func finish(_ bytes: [UInt8]) throws {
+    do {
+      try beginIfNeeded()
       try allocate(bytes.count)
       try write(bytes, count: bytes.count, at: 0)
       try commit()
     } catch {
-      abandon()
-      throw error
+      throw leave(error)
     }
   }
 
@@ -76,11 +110,25 @@ package final class OutputFile: Sendable {
     }
   }
 
+  /// Reads what was written.
+  func read(at offset: Int, count: Int, into bytes: inout [UInt8]) throws(ConversionError) {
+    let got: Int
+    do {
+      got = try descriptor.readFully(at: offset, count: count, into: &bytes)
+    } catch {
+      throw .writeFailed(path.string, "reading it back: \(error.description)")
+    }
+    guard got == count else { throw .writeFailed(path.string, "it was cut while it was written") }
+  }
+
   /// Puts the finished file in its place.
   package func commit() throws(ConversionError) {
+    // It was not there at the start.
+    if !mayReplace, FileManager.default.fileExists(atPath: path.string) { throw .outputExists(path.string) }
     do {
       if isDurable { try descriptor.flush() }
       guard rename(work.string, path.string) == 0 else { throw Errno(rawValue: errno) }
+      staging.remove()
       if isDurable {
         let parent = path.removingLastComponent()
         let folder = try FileDescriptor.open(parent.isEmpty ? "." : parent, .readOnly, options: .closeOnExec)
@@ -92,6 +140,6 @@ package final class OutputFile: Sendable {
     }
   }
 
-  /// Removes what has been written.
-  package func abandon() { try? FileManager.default.removeItem(atPath: work.string) }
+  /// Leaves a run after an error: see `OutputFolder.leave`.
+  func leave(_ error: any Error) -> any Error { staging.leave(error, journal: journal) }
 }

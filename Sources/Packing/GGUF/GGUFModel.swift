@@ -60,7 +60,10 @@ package struct GGUFModel: Sendable {
     let own = configuration["head_dim"]?.integer ?? architecture.defaultHeadDimension
     guard own != nil || hidden % heads == 0 else { throw reader.error("num_attention_heads", "a divisor of \(hidden)") }
     headDimension = own ?? hidden / heads
-    guard headDimension > 0, headDimension % 2 == 0 else { throw reader.error("head_dim", "an even number above 0") }
+    guard headDimension > 0, headDimension % 2 == 0, headDimension < 1 << 30 else {
+      throw reader.error("head_dim", "an even number above 0")
+    }
+    guard hidden < 1 << 30 else { throw reader.error("hidden_size", "below 2^30") }
     // Two things of Gemma that have no key: runtimes assume them.
     if let special = architecture.widthScaledBlockCount {
       let scalar = configuration["query_pre_attn_scalar"]?.double ?? 256
@@ -104,7 +107,7 @@ package struct GGUFModel: Sendable {
     if let full = settings["full_attention"] { settings = full }
     let theta = values["rope_theta"]?.double ?? settings["rope_theta"]?.double ?? architecture.defaultTheta
     let share = values["partial_rotary_factor"]?.double ?? settings["partial_rotary_factor"]?.double ?? 1
-    let dimensions = Int(Double(headDimension) * share)
+    let dimensions = (0...1).contains(share) ? Int(Double(headDimension) * share) : 0
     guard dimensions > 0, dimensions <= headDimension, dimensions % 2 == 0 else {
       throw reader.error("partial_rotary_factor", "a share that gives an even number of dimensions")
     }
@@ -112,7 +115,7 @@ package struct GGUFModel: Sendable {
     metadata[prefix + "rope.freq_base"] = .float32(Float(theta))
     let type = settings["rope_type"]?.string ?? settings["type"]?.string ?? "default"
     func number(_ key: String) throws(GGUFError) -> Double {
-      guard let number = (settings[key] ?? values[key])?.double, number > 0 else {
+      guard let number = (settings[key] ?? values[key])?.double, number > 0, number.isFinite else {
         throw reader.error("rope_scaling.\(key)", "a number above 0")
       }
       return number
@@ -149,7 +152,7 @@ package struct GGUFModel: Sendable {
       let limit = try number("max_position_embeddings")
       let trained = try number("original_max_position_embeddings")
       let factor = limit / trained
-      metadata[prefix + "rope.scaling.original_context_length"] = .uint32(UInt32(clamping: Int(trained)))
+      metadata[prefix + "rope.scaling.original_context_length"] = .uint32(UInt32(min(trained, Double(UInt32.max))))
       let scale = factor <= 1 ? 1 : (1 + log(factor) / log(trained)).squareRoot()
       metadata[prefix + "rope.scaling.attn_factor"] = .float32(Float(scale))
     default:

@@ -86,6 +86,9 @@ package struct ImportanceMatrix: Sendable {
       guard let name = String(validating: bytes[position..<(position + length)], as: UTF8.self) else {
         throw wrong("a name is not text in UTF-8")
       }
+      guard length <= GGUFHeader.nameLimit - Self.sums.utf8.count else {
+        throw wrong("a name has \(length) bytes, more than any weight's in GGUF")
+      }
       position += length
       let calls = max(1, Float(Int32(bitPattern: try word())))
       let columns = try count("values", size: 4)

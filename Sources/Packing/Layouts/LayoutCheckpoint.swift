@@ -30,6 +30,14 @@ package struct LayoutCheckpoint: Sendable {
 
     package var elementCount: Int { shape.reduce(1, *) }
 
+    /// The stored tensors that it is made of.
+    package var members: [CheckpointTensor] {
+      switch content {
+      case .weight(_, _, let members): members
+      case .tensor(let tensor): [tensor]
+      }
+    }
+
     /// The tensor itself, where it is not quantized.
     package var tensor: CheckpointTensor? { if case .tensor(let tensor) = content { tensor } else { nil } }
   }

@@ -53,6 +53,12 @@ package enum LayoutFamily: Hashable, Sendable {
     self == .compressedTensors && [".k_scale", ".v_scale", ".q_scale"].contains { name.hasSuffix($0) }
   }
 
+  /// Whether a name is that of a tensor which only has a meaning beside others of a quantized weight, such as its scales.
+  package func isCompanion(_ name: String) -> Bool {
+    let (marks, others) = suffixes
+    return (marks + others).contains { $0 != ".weight" && name.hasSuffix($0) }
+  }
+
   /// The modules that are quantized, in file order.
   func modules(of checkpoint: Checkpoint) -> [StoredModule] {
     let (marks, others) = suffixes

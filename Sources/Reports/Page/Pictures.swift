@@ -1,11 +1,15 @@
 import Foundation
 
-/// Pictures as inline SVG. Colours are classes that the page's style sheet gives values to, for light and dark.
+/// Pictures as inline SVG, and heat maps as tables, which every reader can go through. Colours are classes that the
+/// page's style sheet gives values to, for light and dark.
 enum Pictures {
   /// Steps of the scale from little to much: classes `h0` to `h9`.
   static let steps = 10
 
-  private static func number(_ value: Double) -> String { String(format: "%.1f", value) }
+  private static func number(_ value: Double) -> String {
+    let text = String(format: "%.1f", value)
+    return text.hasSuffix(".0") ? String(text.dropLast(2)) : text
+  }
 
   static func escaped(_ text: String) -> String {
     text.replacing("&", with: "&amp;").replacing("<", with: "&lt;").replacing(">", with: "&gt;")
@@ -17,43 +21,61 @@ enum Pictures {
       + "width=\"\(number(width))\" height=\"\(number(height))\">\(body)</svg>"
   }
 
-  private static func text(
-    _ content: String, _ x: Double, _ y: Double, anchor: String = "start", style: String = ""
-  ) -> String {
-    "<text x=\"\(number(x))\" y=\"\(number(y))\" text-anchor=\"\(anchor)\" class=\"\(style)\">\(escaped(content))</text>"
+  private static func text(_ content: String, _ x: Double, _ y: Double, anchor: String = "start") -> String {
+    let anchor = anchor == "start" ? "" : " text-anchor=\"\(anchor)\""
+    return "<text x=\"\(number(x))\" y=\"\(number(y))\"\(anchor)>\(escaped(content))</text>"
   }
 
-  /// Blocks down, kinds across.
-  /// - Parameters:
-  ///   - values: by row and column; nil where there is none.
-  ///   - format: a value as it stands in its field.
-  static func heatMap(
-    _ label: String, rows: [String], columns: [String], values: [[Double?]], format: (Double) -> String
-  ) -> String {
-    let found = values.flatMap { $0.compactMap(\.self) }
-    let (low, high) = (found.min() ?? 0, found.max() ?? 1)
-    let (left, cellWidth) = (44.0, max(64, Double(columns.map(\.count).max() ?? 0) * 6.6))
-    let cellHeight = rows.count > 40 ? 14.0 : 22.0
-    var body = ""
-    for (index, column) in columns.enumerated() {
-      body += text(column, left + cellWidth * (Double(index) + 0.5), 14, anchor: "middle")
-    }
-    for (row, name) in rows.enumerated() {
-      let y = 22 + cellHeight * Double(row)
-      body += text(name, left - 8, y + cellHeight * 0.7, anchor: "end")
-      for (column, value) in values[row].enumerated() {
-        guard let value else { continue }
-        let share = high > low ? (value - low) / (high - low) : 0
-        let step = min(steps - 1, Int(share * Double(steps)))
-        let x = left + cellWidth * Double(column)
-        body += "<g class=\"h\(step)\"><rect x=\"\(number(x))\" y=\"\(number(y))\" width=\"\(number(cellWidth - 2))\" "
-        body += "height=\"\(number(cellHeight - 2))\" rx=\"2\"/>"
-        body += text(format(value), x + cellWidth / 2 - 1, y + cellHeight * 0.66, anchor: "middle") + "</g>"
-      }
-    }
-    return svg(
-      label, width: left + cellWidth * Double(columns.count), height: 24 + cellHeight * Double(rows.count), body)
+  private static func rectangle(_ style: String, x: Double, y: Double, width: Double, height: Double) -> String {
+    "<rect class=\"\(style)\" x=\"\(number(x))\" y=\"\(number(y))\" width=\"\(number(max(width, 0.5)))\" "
+      + "height=\"\(number(height))\"/>"
   }
+
+  // MARK: Heat maps
+
+  struct Cell {
+    let value: Double
+    /// The row of the table of tensors that it stands for.
+    let position: Int?
+  }
+
+  /// Blocks down, kinds across, as a table whose cells are coloured by their values.
+  /// - Parameters:
+  ///   - limit: the value that the warmest colour stands for; nil: the largest. Values beyond it are set apart.
+  ///   - format: a value as it stands in its cell.
+  static func heatMap(
+    _ caption: String, rows: [String], columns: [String], cells: [[Cell?]], limit: Double? = nil,
+    format: (Double) -> String
+  ) -> String {
+    let found = cells.flatMap { $0.compactMap { $0?.value } }.filter(\.isFinite)
+    let (least, most) = (found.min() ?? 0, found.max() ?? 1)
+    // Values that hardly differ shall not look as if they did.
+    let span = max(most - least, 0.25 * most)
+    let low = limit != nil ? 0 : (least + most - span) / 2
+    let high = limit ?? low + span
+    var body = "<table class=\"heat\"><caption>\(escaped(caption))</caption><thead><tr><th scope=\"col\">block</th>"
+    for column in columns { body += "<th scope=\"col\">\(escaped(column))</th>" }
+    body += "</tr></thead><tbody>"
+    for (row, name) in rows.enumerated() {
+      body += "<tr><th scope=\"row\">\(escaped(name))</th>"
+      for cell in cells[row] {
+        guard let cell else {
+          body += "<td></td>"
+          continue
+        }
+        let share = high > low ? (cell.value - low) / (high - low) : 0
+        let step = share.isFinite ? max(0, min(steps - 1, Int(share * Double(steps)))) : steps - 1
+        let isBeyond = limit.map { cell.value > $0 } ?? false
+        body += "<td class=\"h\(step)\(isBeyond ? " beyond" : "")\""
+        if let position = cell.position { body += " data-t=\"\(position)\"" }
+        body += ">\(escaped(format(cell.value)))</td>"
+      }
+      body += "</tr>"
+    }
+    return body + "</tbody></table>"
+  }
+
+  // MARK: Charts
 
   struct Line {
     let name: String
@@ -61,81 +83,121 @@ enum Pictures {
     let points: [(x: Double, y: Double)]
   }
 
-  /// Lines over block numbers, from zero up.
+  /// Lines over block numbers, from zero up, each with its name at its end.
   static func lines(_ label: String, _ lines: [Line], format: (Double) -> String) -> String {
-    let (width, height, left, bottom, top) = (720.0, 260.0, 64.0, 28.0, 12.0)
-    let right = 20.0
+    let (width, height, left, bottom, top) = (720.0, 300.0, 64.0, 34.0, 12.0)
+    let longest = Double(lines.map(\.name.count).max() ?? 0)
+    let right = 18 + longest * 6.8
     let points = lines.flatMap(\.points)
-    let last = max(1, points.map(\.x).max() ?? 1)
+    let (first, last) = (points.map(\.x).min() ?? 0, max(1, points.map(\.x).max() ?? 1))
     let most = ceiling(points.map(\.y).max() ?? 1)
-    func x(_ value: Double) -> Double { left + (width - left - right) * value / last }
+    func x(_ value: Double) -> Double { left + (width - left - right) * (value - first) / max(1, last - first) }
     func y(_ value: Double) -> Double { height - bottom - (height - bottom - top) * value / most }
-    var body = ""
-    for tick in 0...4 {
-      let value = most * Double(tick) / 4
-      body += "<line class=\"grid\" x1=\"\(number(left))\" x2=\"\(number(width - right))\" y1=\"\(number(y(value)))\" "
-      body += "y2=\"\(number(y(value)))\"/>" + text(format(value), left - 8, y(value) + 4, anchor: "end")
+    var body = grid(most, left: left, right: width - right, y: y, format: format)
+    let every = max(1, Int(((last - first) / 16).rounded(.up)))
+    for value in stride(from: Int(first), through: Int(last), by: every) {
+      body += text("\(value)", x(Double(value)), height - 18, anchor: "middle")
     }
-    let every = max(1, Int((last / 16).rounded(.up)))
-    for value in stride(from: 0, through: Int(last), by: every) {
-      body += text("\(value)", x(Double(value)), height - 8, anchor: "middle")
+    body += text("block", (left + width - right) / 2, height - 3, anchor: "middle")
+    // Names keep a line's height apart, in the order of the ends that they stand at.
+    let order = lines.indices.sorted { (lines[$0].points.last?.y ?? 0) > (lines[$1].points.last?.y ?? 0) }
+    let step = min(14, (height - top - 4) / Double(max(1, lines.count)))
+    var places = [Double](repeating: 0, count: lines.count)
+    var next = top
+    for index in order {
+      places[index] = max(next, y(lines[index].points.last?.y ?? 0) + 4)
+      next = places[index] + step
+    }
+    var limit = height - 4
+    for index in order.reversed() {
+      places[index] = min(places[index], limit)
+      limit = places[index] - step
     }
     for (index, line) in lines.enumerated() {
+      guard let end = line.points.last else { continue }
       let path = line.points.map { "\(number(x($0.x))),\(number(y($0.y)))" }.joined(separator: " ")
-      body += "<g class=\"c\(index % 8)\"><title>\(escaped(line.name))</title><polyline points=\"\(path)\"/>"
-      for point in line.points {
+      let dashes = index < 8 ? "" : " stroke-dasharray=\"5 3\""
+      body += "<g class=\"c\(index % 8)\"><polyline points=\"\(path)\"\(dashes)/>"
+      for point in line.points where line.points.count <= 48 {
         body += "<circle cx=\"\(number(x(point.x)))\" cy=\"\(number(y(point.y)))\" r=\"3\"><title>"
         body += "\(escaped(line.name)), block \(Int(point.x)): \(escaped(format(point.y)))</title></circle>"
       }
-      body += "</g>"
+      body += "<line class=\"leader\" x1=\"\(number(x(end.x) + 4))\" y1=\"\(number(y(end.y)))\" "
+      body += "x2=\"\(number(width - right + 12))\" y2=\"\(number(places[index] - 4))\"/>"
+      body += text(line.name, width - right + 15, places[index]) + "</g>"
     }
     return svg(label, width: width, height: height, body)
   }
 
-  /// One bar for each name, from zero up.
-  static func bars(_ label: String, _ bars: [(name: String, value: Double)], format: (Double) -> String) -> String {
-    let (height, left, bottom, top) = (180.0, 64.0, 28.0, 12.0)
-    let step = max(12, min(48, 640 / Double(max(1, bars.count))))
-    let width = left + step * Double(bars.count) + 12
-    let most = ceiling(bars.map(\.value).max() ?? 1)
-    func y(_ value: Double) -> Double { height - bottom - (height - bottom - top) * value / most }
+  private static func grid(
+    _ most: Double, left: Double, right: Double, y: (Double) -> Double, format: (Double) -> String
+  ) -> String {
     var body = ""
     for tick in 0...4 {
       let value = most * Double(tick) / 4
-      body += "<line class=\"grid\" x1=\"\(number(left))\" x2=\"\(number(width))\" y1=\"\(number(y(value)))\" "
+      body += "<line class=\"grid\" x1=\"\(number(left))\" x2=\"\(number(right))\" y1=\"\(number(y(value)))\" "
       body += "y2=\"\(number(y(value)))\"/>" + text(format(value), left - 8, y(value) + 4, anchor: "end")
     }
+    return body
+  }
+
+  /// One bar for each name, from zero up.
+  /// - Parameter axis: what the names are, if they do not say it.
+  static func bars(
+    _ label: String, _ bars: [(name: String, value: Double)], axis: String? = nil, format: (Double) -> String
+  ) -> String {
+    let (height, left, bottom, top) = (190.0, 64.0, 34.0, 12.0)
+    let step = max(6, min(48, 640 / Double(max(1, bars.count))))
+    let width = left + max(120, step * Double(bars.count)) + 12
+    let most = ceiling(bars.map(\.value).max() ?? 1)
+    func y(_ value: Double) -> Double { height - bottom - (height - bottom - top) * value / most }
+    var body = grid(most, left: left, right: width, y: y, format: format)
     let every = max(1, Int((24 / step).rounded(.up)))
+    let gap = min(4, step / 4)
     for (index, bar) in bars.enumerated() {
       let x = left + step * Double(index)
-      body += "<rect class=\"bar\" x=\"\(number(x + 2))\" y=\"\(number(y(bar.value)))\" width=\"\(number(step - 4))\" "
-      body += "height=\"\(number(height - bottom - y(bar.value)))\"><title>\(escaped(bar.name)): "
-      body += "\(escaped(format(bar.value)))</title></rect>"
-      if index % every == 0 { body += text(bar.name, x + step / 2, height - 8, anchor: "middle") }
+      body += "<g><title>\(axis.map { $0 + " " } ?? "")\(escaped(bar.name)): \(escaped(format(bar.value)))</title>"
+      body += rectangle(
+        "bar", x: x + gap / 2, y: y(bar.value), width: step - gap, height: height - bottom - y(bar.value))
+      body += "</g>"
+      if index % every == 0 { body += text(bar.name, x + step / 2, height - 18, anchor: "middle") }
     }
+    if let axis { body += text(axis, (left + width) / 2, height - 3, anchor: "middle") }
     return svg(label, width: width, height: height, body)
   }
 
-  /// Two bars of parts, before and after, on one scale.
-  static func stacks(_ label: String, _ stacks: [(name: String, parts: [Double])], format: (Double) -> String) -> String
-  {
-    let (width, left, barHeight) = (720.0, 64.0, 30.0)
-    let most = max(1, stacks.map { $0.parts.reduce(0, +) }.max() ?? 1)
+  /// What a kind of tensor weighs.
+  struct Weight {
+    let name: String
+    let before: Double
+    /// By part, in the order of the legend.
+    let after: [Double]
+  }
+
+  /// For each kind one bar before and one after, the latter in parts, on one scale.
+  static func weights(_ label: String, _ weights: [Weight], format: (Double) -> String) -> String {
+    let longest = Double(min(42, weights.map(\.name.count).max() ?? 0))
+    let (width, left, barHeight, step) = (720.0, 12 + longest * 6.6, 9.0, 30.0)
+    let most = max(1, weights.map { max($0.before, $0.after.reduce(0, +)) }.max() ?? 1)
+    let scale = (width - left - 84) / most
     var body = ""
-    for (row, stack) in stacks.enumerated() {
-      let y = 4 + Double(row) * (barHeight + 8)
+    for (row, weight) in weights.enumerated() {
+      let y = 4 + Double(row) * step
+      let name = weight.name.count > 42 ? weight.name.prefix(41) + "…" : weight.name[...]
+      let after = weight.after.reduce(0, +)
+      body += text(String(name), left - 8, y + 14, anchor: "end")
+      body += "<g><title>\(escaped(weight.name)): \(escaped(format(weight.before))) before, "
+      body += "\(escaped(format(after))) after</title>"
+      body += rectangle("f7", x: left, y: y, width: weight.before * scale, height: barHeight)
+      body += text(format(weight.before), left + max(weight.before, after) * scale + 6, y + 9)
       var x = left
-      body += text(stack.name, left - 8, y + barHeight * 0.65, anchor: "end")
-      for (index, part) in stack.parts.enumerated() where part > 0 {
-        let length = (width - left - 100) * part / most
-        body +=
-          "<rect class=\"f\(index % 8)\" x=\"\(number(x))\" y=\"\(number(y))\" width=\"\(number(max(length, 0.5)))\" "
-        body += "height=\"\(number(barHeight))\"><title>\(escaped(format(part)))</title></rect>"
-        x += length
+      for (index, part) in weight.after.enumerated() where part > 0 {
+        body += rectangle("f\(index)", x: x, y: y + barHeight + 1, width: part * scale, height: barHeight)
+        x += part * scale
       }
-      body += text(format(stack.parts.reduce(0, +)), x + 8, y + barHeight * 0.65)
+      body += text(format(after), left + max(weight.before, after) * scale + 6, y + 21) + "</g>"
     }
-    return svg(label, width: width, height: Double(stacks.count) * (barHeight + 8) + 4, body)
+    return svg(label, width: width, height: Double(weights.count) * step + 4, body)
   }
 
   /// The next round number.

@@ -9,20 +9,13 @@ package struct ReportPage: Sendable {
   package let title: String
   package let report: ModelReport
   package let ledger: Ledger
-  /// What `evaluate --json` printed.
-  package let evaluation: JSONValue?
-  /// How it was made: names and values, in order.
-  package let provenance: [(name: String, value: String)]
+  let findings: Findings
 
-  package init(
-    title: String, report: ModelReport, profiles: [String: TensorProfile], evaluation: JSONValue?,
-    provenance: [(name: String, value: String)]
-  ) {
+  package init(title: String, report: ModelReport) {
     self.title = title
     self.report = report
-    ledger = Ledger(report, profiles: profiles)
-    self.evaluation = evaluation
-    self.provenance = provenance
+    ledger = Ledger(report)
+    findings = Findings(report, ledger)
   }
 
   package func html() throws -> String {
@@ -31,32 +24,54 @@ package struct ReportPage: Sendable {
   }
 
   private var context: [String: Any] {
-    [
+    var context: [String: Any] = [
       "title": title, "style": PageTemplate.style, "script": PageTemplate.script,
       "tiles": tiles.map { ["label": $0.0, "value": $0.1, "note": $0.2] },
-      "findings": findings, "warnings": warnings, "hasWarnings": !warnings.isEmpty,
-      "measured": ledger.isCalibrated ? "output error" : "weight error",
-      "measuredLong": ledger.isCalibrated
-        ? "‖T − X·Ŵᵀ‖ / ‖T‖ on tokens that were not calibrated on, with the output T that it should give"
-        : "‖W − Ŵ‖ / ‖W‖",
-      "sizes": sizeContext, "heat": heat, "ratioHeat": ratioHeat ?? "", "hasRatio": ratioHeat != nil,
-      "depth": depthLines, "legend": legend, "bits": bitBars, "kinds": kindContext,
-      "hasBlocks": !ledger.kinds.isEmpty, "isCalibrated": ledger.isCalibrated,
-      "tensors": tensorContext, "count": report.tensors.count, "profiles": profileJSON,
-      "evaluation": evaluationContext, "hasEvaluation": !evaluationContext.isEmpty,
-      "provenance": provenance.map { ["name": $0.name, "value": $0.value] },
-      "coverage": coverageNote,
+      "answers": findings.answers.map { ["question": $0.question, "answer": $0.answer] },
+      "warnings": warningContext, "hasWarnings": !findings.warnings.isEmpty, "warningCount": findings.warnings.count,
+      "kept": keptContext, "hasKept": !findings.kept.isEmpty,
+      "measured": ledger.isCalibrated ? "output error" : "weight error", "measuredLong": measuredNote,
+      "maps": maps.map { ["table": $0.table, "note": $0.note] }, "isDeep": ledger.depths.count > 40,
+      "depth": depthLines, "kinds": kindContext,
+      "hasBlocks": !ledger.kinds.isEmpty, "inputMap": inputMap ?? "", "hasInputs": inputMap != nil,
+      "inputRows": inputContext, "weights": weightBars, "sizes": sizeContext, "bits": bitBars,
+      "hasOutliers": ledger.entries.contains { $0.outlierByteCount > 0 },
+      "hasRatio": ledger.entries.contains { $0.ratio != nil }, "coverage": coverageNote,
+      "columns": columns.map { $0.hint.isEmpty ? ["title": $0.title] : ["title": $0.title, "hint": $0.hint] },
+      "tensors": tensorContext, "count": report.tensors.count, "first": worstPosition, "profiles": profileJSON,
+      "provenance": (report.provenance?.tables ?? []).map { table -> [String: Any] in
+        ["title": table.title, "rows": table.rows.map { ["name": $0.name, "value": $0.value] }]
+      },
+      "hasProvenance": report.provenance != nil, "files": fileContext, "hasFiles": !fileContext.isEmpty,
+      "hasEvaluation": report.evaluation != nil,
     ]
-  }
-
-  private var coverageNote: String {
-    switch report.coverage {
-    case .all: "Weight errors are measured over all weights, decoded from the bytes on disk."
-    case .oneTileIn(let step): "Weight errors are measured on one tile in \(step), decoded from the bytes on disk."
+    context["nextBits"] = report.provenance?.recipe["bits"]?.integer.map { "\($0 + 1)" } ?? "4"
+    if let recurring = report.calibration?.recurringFeatures { context["recurring"] = recurring }
+    if let subtitle { context["subtitle"] = subtitle }
+    if let evaluation = report.evaluation {
+      context["setting"] = evaluation.setting
+      context["evaluation"] = evaluation.rows.map {
+        ["name": $0.name, "value": $0.value, "interval": $0.interval, "meaning": $0.meaning]
+      }
     }
+    return context
   }
 
   // MARK: The top
+
+  private var subtitle: String? {
+    var parts: [String] = []
+    if let provenance = report.provenance {
+      if let method = provenance.method { parts.append(method) }
+      parts.append(provenance.form)
+      if let producer = provenance.producer { parts.append(producer) }
+      if let tokens = provenance.windows["tokens"]?.integer { parts.append("calibrated on \(tokens) tokens") }
+      if let run = provenance.run {
+        parts.append("made in \(Figures.fixed(run.seconds, 1)) s with at most \(Figures.bytes(run.peakByteCount))")
+      }
+    }
+    return parts.isEmpty ? nil : parts.joined(separator: " · ")
+  }
 
   private var tiles: [(String, String, String)] {
     var tiles = [
@@ -68,272 +83,233 @@ package struct ReportPage: Sendable {
     if let bits = report.quantizedBitsPerWeight {
       tiles.append(("Bits per quantized weight", Figures.fixed(bits, 3), "scales and zero points included"))
     }
-    if let error = report.relativeError {
-      tiles.append(("Weight error", Figures.percent(error), "SQNR \(Figures.fixed(ModelReport.decibels(error), 1)) dB"))
-    }
     let ratios = ledger.entries.compactMap(\.ratio).sorted()
-    if let median = Self.median(ratios) {
+    if !ratios.isEmpty {
       let better = ratios.count { $0 < 1 }
       tiles.append(
         (
-          "Output error against rounding", Figures.fixed(median, 3) + "×",
+          "Output error against rounding", Figures.fixed(ratios[ratios.count / 2], 3) + "×",
           "median; better in \(better) of \(ratios.count) linear layers"
         ))
     }
-    if let divergence = evaluation?["klDivergence"]?.double {
-      tiles.append(("KL divergence", String(format: "%.4g", divergence), "nats per token, from the original"))
+    if let error = report.relativeError {
+      tiles.append(("Weight error", Figures.percent(error), "SQNR \(Figures.fixed(ModelReport.decibels(error), 1)) dB"))
+    }
+    if let evaluation = report.evaluation {
+      if let divergence = evaluation.divergence {
+        let margin = divergence.margin.map { "± \(String(format: "%.1g", $0)) " } ?? ""
+        tiles.append(("KL divergence", Figures.short(divergence.value), "\(margin)nats per token"))
+      }
+      let ratio = evaluation.againstPerplexity.map { "the original's is \(Figures.fixed($0, 3))" }
+      tiles.append(("Perplexity", Figures.fixed(evaluation.perplexity.value, 3), ratio ?? ""))
     }
     return tiles
   }
 
-  static func median(_ sorted: [Double]) -> Double? { sorted.isEmpty ? nil : sorted[sorted.count / 2] }
-
-  private func name(_ entry: Ledger.Entry) -> String { entry.report.name.printable }
-
-  /// Answers in words to what a reader asks first.
-  private var findings: [String] {
-    var lines: [String] = []
-    let ranked = ledger.byLoss
-    if let worst = ranked.first, let error = worst.error {
-      let median = Self.median(ranked.compactMap(\.error).sorted()) ?? 0
-      var line = "\(name(worst)) lost most: \(Figures.percent(error)) of "
-      line += worst.outputError != nil ? "its output's norm" : "its norm"
-      line += " (median \(Figures.percent(median)))."
-      if let reason = reason(for: worst, among: ranked) { line += " " + reason }
-      lines.append(line)
+  private var measuredNote: String {
+    guard ledger.isCalibrated else {
+      return "No output errors are known of this conversion. The error of weights stands for them: ‖W − Ŵ‖ / ‖W‖."
     }
-    let ratios = ledger.entries.filter { $0.ratio != nil }
-    if !ratios.isEmpty {
-      let worse = ratios.filter { ($0.ratio ?? 0) > 1 }
-      lines.append(
-        worse.isEmpty
-          ? "Better than rounding to nearest in all \(ratios.count) linear layers measured."
-          : "Worse than rounding to nearest in \(worse.count) of \(ratios.count) linear layers: "
-            + worse.prefix(5).map { "\(name($0)) (\(Figures.fixed($0.ratio ?? 0, 3))×)" }.joined(separator: ", ") + ".")
+    if report.calibration?.isOutlierSplit ?? false {
+      return """
+        The output error of a linear layer is ‖T − Y‖ / ‖T‖ on tokens that were held out of calibration: T is its output \
+        in full precision, Y that of 8-bit weights and 8-bit inputs with outlier columns apart. Rounding stands for the \
+        same without columns apart. Choose a cell to see the tensor.
+        """
     }
-    let quantized = ledger.entries.filter { $0.report.isQuantized }
-    let scaleBytes = quantized.reduce(0) { $0 + ($1.profile?.scaleByteCount ?? 0) }
-    let stored = quantized.reduce(0) { $0 + $1.report.storedByteCount }
-    if scaleBytes > 0 {
-      lines.append(
-        "Scales and zero points take \(scaleBytes) bytes, \(Figures.percent(Double(scaleBytes) / Double(max(1, stored))))"
-          + " of the \(Figures.bytes(stored)) of quantized tensors.")
-    }
-    if let best = ledger.kindSummaries.max(by: { worth($0) < worth($1) }), ledger.kinds.count > 1 {
-      lines.append(
-        "One more bit is worth most in \(best.kind): about \(Figures.percent(best.bitGain)) of all squared error for"
-          + " \(Figures.bytes(best.bitBytes)), \(Figures.percent(fileShare(best.bitBytes))) of the files.")
-    }
-    return lines
+    return """
+      The output error of a linear layer is ‖T − X·Ŵᵀ‖ / ‖T‖ on tokens that were held out of calibration: X is what it reads \
+      in the quantized model, T what it should give. Choose a cell to see the tensor.
+      """
   }
 
-  private func fileShare(_ bytes: Int) -> Double { Double(bytes) / Double(max(1, report.storedFileBytes)) }
-
-  /// Squared error taken off by one more bit, for each part of the files that it costs.
-  private func worth(_ kind: Ledger.KindSummary) -> Double {
-    kind.bitBytes > 0 ? kind.bitGain / fileShare(kind.bitBytes) : 0
+  private var coverageNote: String {
+    switch report.coverage {
+    case .all: "Weight errors are measured over all weights, decoded from the bytes on disk."
+    case .oneTileIn(let step): "Weight errors are measured on one tile in \(step), decoded from the bytes on disk."
+    }
   }
 
-  /// What sets the worst layer apart from the others, if anything does.
-  private func reason(for worst: Ledger.Entry, among all: [Ledger.Entry]) -> String? {
-    var reasons: [String] = []
-    let peaks = all.compactMap { $0.profile?.peak }.sorted()
-    if let peak = worst.profile?.peak, let median = Self.median(peaks), peak > 1.5 * median {
-      reasons.append(
-        "its largest weight is \(Figures.fixed(peak, 1)) standard deviations out (median \(Figures.fixed(median, 1)))")
+  private var warningContext: [[String: Any]] {
+    Findings.Warning.Kind.allCases.compactMap { kind in
+      let found = findings.warnings.filter { $0.kind == kind }
+      guard !found.isEmpty else { return nil }
+      var group: [String: Any] = [
+        "title": "\(kind.title): \(found.count)",
+        "items": found.prefix(ModelReport.listedWarnings).map { ["name": $0.name, "text": $0.text] },
+      ]
+      if found.count > ModelReport.listedWarnings { group["more"] = found.count - ModelReport.listedWarnings }
+      return group
     }
-    if let weightError = worst.report.distortion?.relativeError, let output = worst.outputError,
-      output > 1.5 * weightError
-    {
-      reasons.append("its weights lost \(Figures.percent(weightError)) only: its inputs weigh on their errors")
+  }
+
+  private var keptContext: [[String: Any]] {
+    findings.kept.map { kept in
+      let more = kept.tensors > kept.examples.count ? ", …" : ""
+      return [
+        "reason": kept.name.replacing("kept: ", with: "").printable, "count": Figures.count(kept.tensors, "tensor"),
+        "bytes": Figures.bytes(kept.storedBytes),
+        "examples": kept.examples.map(\.printable).joined(separator: ", ") + more,
+      ]
     }
-    if let layer = worst.layers.first {
-      if layer.fallback != nil { reasons.append("it was rounded to nearest") }
-      if let count = worst.report.shape.last, layer.tokens < 4 * count {
-        reasons.append("only \(layer.tokens) tokens reached its \(count) inputs")
+  }
+
+  private var fileContext: [[String: String]] {
+    (report.provenance?.files ?? []).map {
+      [
+        "name": $0.name.printable, "side": $0.side.rawValue, "bytes": "\($0.byteCount)",
+        "hash": $0.sha256 ?? "not computed",
+      ]
+    }
+  }
+
+  // MARK: Pictures
+
+  private func cells(_ value: (Ledger.Entry) -> Double?) -> [[Pictures.Cell?]]? {
+    let cells = ledger.depths.map { depth in
+      ledger.kinds.map { kind -> Pictures.Cell? in
+        let positions = ledger.positions(depth: depth, kind: kind)
+        let found = positions.compactMap { value(ledger.entries[$0]) }
+        guard !found.isEmpty else { return nil }
+        return Pictures.Cell(value: found.reduce(0, +) / Double(found.count), position: positions.first)
       }
     }
-    if let depth = worst.depth, depth == ledger.depths.last, ledger.depths.count > 2, worst.outputError != nil {
-      reasons.append("it is in the last block, where the errors of all others arrive")
-    }
-    return reasons.isEmpty ? nil : "Likely why: " + reasons.joined(separator: "; ") + "."
+    return cells.contains { $0.contains { $0 != nil } } ? cells : nil
   }
 
-  private var warnings: [String] {
-    var lines = report.altered.map { "\($0.name.printable) was to be kept, but its bytes differ." }
-    for layer in report.calibration?.layers ?? [] {
-      let name = layer.name
-      if let reason = layer.fallback { lines.append("\(name) was rounded to nearest: \(reason).") }
-      if layer.isWorse, let ratio = layer.ratio {
-        let margin = layer.ratioMargin.map { " ± \(Figures.fixed($0, 3))" } ?? ""
-        lines.append("\(name): output error is \(Figures.fixed(ratio, 3))\(margin) times rounding to nearest's.")
+  private func heatMap(
+    _ caption: String, limit: Double? = nil, _ value: (Ledger.Entry) -> Double?, _ format: (Double) -> String
+  ) -> String? {
+    cells(value).map {
+      Pictures.heatMap(
+        caption, rows: ledger.depths.map(String.init), columns: shortKinds, cells: $0, limit: limit, format: format)
+    }
+  }
+
+  private static func percentage(_ value: Double) -> String { Figures.fixed(value * 100, 2) }
+
+  private var maps: [(table: String, note: String)] {
+    var maps: [(String?, String)] = []
+    if ledger.isCalibrated {
+      maps = [
+        (heatMap("Output error, %", \.outputError, Self.percentage), "The whole of it, from whatever cause."),
+        (
+          heatMap("Of it by rounding alone, %", \.roundingError, Self.percentage),
+          "‖X·Gᵀ − X·Ŵᵀ‖ / ‖T‖, with G the weight that was rounded. The rest came in with X from the layers before."
+        ),
+        (
+          heatMap("Output error over that of rounding to nearest", limit: 1, \.ratio) { Figures.fixed($0, 3) },
+          "With equal codes and groups. Above 1, framed: the method did harm."
+        ),
+      ]
+    }
+    maps.append(
+      (
+        heatMap("Weight error, %", { $0.report.distortion?.relativeError }, Self.percentage),
+        "‖W − Ŵ‖ / ‖W‖" + (ledger.isCalibrated ? ". Calibration gives up some of it for a better output." : ".")
+      ))
+    let bits = ledger.entries.filter { $0.depth != nil && $0.report.isQuantized }.map(\.report.bitsPerWeight)
+    if let low = bits.min(), let high = bits.max(), high > low + 0.005 {
+      maps.append((heatMap("Bits per weight", \.report.bitsPerWeight) { Figures.fixed($0, 3) }, "Scales included."))
+    }
+    maps.append(
+      (
+        heatMap("PQ index of the weights", { $0.profile?.sparsity }) { Figures.fixed($0, 3) },
+        "A measure of sparsity, 1 − (Σ√|w|)² / (d·Σ|w|): 0 where all weights are equally large, towards 1 where few carry"
+          + " all. Normally distributed weights have 0.153. Sparser tensors bear fewer bits (arXiv 2302.05601)."
+      ))
+    return maps.compactMap { table, note in table.map { ($0, note) } }
+  }
+
+  private var inputMap: String? {
+    heatMap("Strongest input feature, times the median one", \.inputPeak) { Figures.fixed($0, 1) }
+  }
+
+  private var inputContext: [[String: Any]] {
+    (report.calibration?.strongInputs ?? []).prefix(12).map { input in
+      let strongest = input.features.strongest.prefix(4).map {
+        "\($0.feature) (\(Figures.fixed($0.rootMeanSquare / input.features.median, 1)))"
       }
-      if layer.deadColumns > 0 { lines.append("\(name): \(layer.deadColumns) input features were never activated.") }
-      if layer.tokens == 0 { lines.append("\(name): no token of the calibration text reached it.") }
-    }
-    return lines
-  }
-
-  // MARK: Pictures and tables
-
-  private var sizeContext: [String: Any] {
-    var kinds: OrderedDictionary<String, (before: Int, after: Int, count: Int)> = [:]
-    for entry in ledger.entries {
-      let kind: String
-      switch entry.report.outcome {
-      case .quantized, .folded(_?, _, _): kind = entry.depth == nil ? entry.kind : "linear layers in blocks"
-      case .kept(let reason, _), .folded(nil, let reason, _): kind = "kept: " + reason
-      }
-      let old = kinds[kind] ?? (0, 0, 0)
-      kinds[kind] = (old.before + entry.report.sourceByteCount, old.after + entry.report.storedByteCount, old.count + 1)
-    }
-    let sorted = kinds.sorted { $0.value.before > $1.value.before }
-    let rest = report.headerBytes + report.codebookBytes
-    return [
-      "picture": Pictures.stacks(
-        "Bytes before and after, by kind of tensor",
-        [
-          ("before", sorted.map { Double($0.value.before) }), ("after", sorted.map { Double($0.value.after) }),
-        ], format: { Figures.bytes(Int($0)) }),
-      "rows": sorted.enumerated().map { index, item in
-        [
-          "class": "f\(index % 8)", "kind": item.key, "count": "\(item.value.count)",
-          "before": Figures.bytes(item.value.before), "after": Figures.bytes(item.value.after),
-        ]
-      } + [["class": "", "kind": "headers and codebooks", "count": "", "before": "", "after": Figures.bytes(rest)]],
-    ]
-  }
-
-  private func grid(_ value: (Ledger.Entry) -> Double?) -> [[Double?]] {
-    ledger.depths.map { depth in
-      ledger.kinds.map { kind in
-        let found = ledger.entries(depth: depth, kind: kind).compactMap(value)
-        return found.isEmpty ? nil : found.reduce(0, +) / Double(found.count)
-      }
+      return [
+        "name": input.name, "count": input.features.count, "outliers": input.features.outliers,
+        "strongest": strongest.joined(separator: ", "),
+      ]
     }
   }
 
-  private var heat: String {
-    Pictures.heatMap(
-      "Error by block and linear layer", rows: ledger.depths.map(String.init), columns: ledger.kinds.map(Self.short),
-      values: grid(\.error), format: Figures.percent)
+  /// The last part of a kind says it, where the others do not end alike.
+  private var shortKinds: [String] {
+    let short = ledger.kinds.map { $0.split(separator: ".").last.map(String.init) ?? $0 }
+    return Set(short).count == short.count ? short : ledger.kinds
   }
-
-  private var ratioHeat: String? {
-    guard ledger.isCalibrated else { return nil }
-    return Pictures.heatMap(
-      "Output error as a share of rounding to nearest's, by block and linear layer",
-      rows: ledger.depths.map(String.init), columns: ledger.kinds.map(Self.short), values: grid(\.ratio),
-      format: { Figures.fixed($0, 2) + "×" })
-  }
-
-  /// The last part of a kind says it.
-  private static func short(_ kind: String) -> String { kind.split(separator: ".").last.map(String.init) ?? kind }
 
   private var depthLines: String {
-    let values = grid(\.error)
+    let values = cells(ledger.error) ?? []
+    let names = shortKinds
     return Pictures.lines(
-      "Error against depth",
-      ledger.kinds.indices.map { column in
+      ledger.isCalibrated ? "Output error against depth" : "Weight error against depth",
+      names.indices.map { column in
         Pictures.Line(
-          name: ledger.kinds[column],
-          points: zip(ledger.depths, values).compactMap { depth, row in row[column].map { (Double(depth), $0) } })
+          name: names[column],
+          points: zip(ledger.depths, values).compactMap { depth, row in
+            row[column].flatMap { $0.value.isFinite ? (Double(depth), $0.value) : nil }
+          })
       }, format: Figures.percent)
-  }
-
-  private var legend: [[String: Any]] {
-    ledger.kinds.enumerated().map { ["class": "c\($0 % 8)", "name": $1] }
   }
 
   private var bitBars: String {
     Pictures.bars(
-      "Bits per weight by block", ledger.depths.map { ("\($0)", ledger.bitsPerWeight(depth: $0)) },
-      format: { Figures.fixed($0, 2) })
+      "Bits per weight by block", ledger.blockSummaries.map { ("\($0.depth)", $0.bitsPerWeight) },
+      axis: "block", format: { Figures.fixed($0, 2) })
   }
+
+  private var weightBars: String {
+    Pictures.weights(
+      "Bytes before and after, by kind of tensor",
+      ledger.sizeSummaries.map {
+        Pictures.Weight(
+          name: $0.name.printable, before: Double($0.sourceBytes),
+          after: [Double($0.codeBytes), Double($0.scaleBytes), Double($0.outlierBytes)])
+      }, format: { Figures.bytes(Int($0)) })
+  }
+
+  // MARK: Tables
 
   private var kindContext: [[String: Any]] {
-    ledger.kindSummaries.map { summary in
+    ledger.kindSummaries.map { kind in
       [
-        "kind": summary.kind, "weights": Figures.millions(summary.weights),
-        "bytes": Figures.bytes(summary.storedBytes), "scales": Figures.bytes(summary.scaleBytes),
-        "error": Figures.percent(summary.squaredError.squareRoot()), "share": Figures.percent(summary.share),
-        "bit": Figures.bytes(summary.bitBytes), "cost": Figures.percent(fileShare(summary.bitBytes)),
-        "gain": Figures.percent(summary.bitGain),
-        "worth": Figures.fixed(worth(summary), 1) + "×",
+        "kind": kind.kind, "count": kind.tensors, "bytes": Figures.bytes(kind.storedBytes),
+        "codes": Figures.bytes(kind.codeBytes), "scales": Figures.bytes(kind.scaleBytes),
+        "error": kind.error.map(Figures.percent) ?? "–", "rounding": kind.roundingError.map(Figures.percent) ?? "–",
+        "share": Figures.percent(kind.share), "bit": kind.bitBytes.map(Figures.bytes) ?? "–",
+        "cost": kind.bitBytes.map { Figures.percent(report.fileShare($0)) } ?? "–",
+        "gain": kind.bitGain.map(Figures.percent) ?? "–",
+        "worth": report.worth(kind).map { Figures.fixed($0, 1) + "×" } ?? "–",
       ]
     }
   }
 
-  private var evaluationContext: [[String: Any]] {
-    guard let evaluation else { return [] }
-    let rows: [(String, String, (Double) -> String)] = [
-      ("perplexity", "perplexity", { Figures.fixed($0, 4) }),
-      ("standardError", "its standard error", { Figures.fixed($0, 4) }),
-      ("klDivergence", "mean KL divergence from the original, nats", { String(format: "%.5f", $0) }),
-      ("klDivergence99", "KL divergence, 99th percentile", { String(format: "%.5f", $0) }),
-      ("top1Agreement", "same most likely token", Figures.percent),
-      ("tokens", "predicted tokens", { "\(Int($0))" }),
-    ]
-    return rows.compactMap { key, label, format in
-      evaluation[key]?.double.map { ["name": label, "value": format($0)] }
-    }
-  }
-
-  private var tensorContext: [[String: Any]] {
-    ledger.entries.map { entry in
-      let report = entry.report
-      var cells: [String: Any] = [
-        "name": report.name.printable, "bytes": Figures.bytes(report.storedByteCount),
-        "bytesValue": report.storedByteCount, "bits": Figures.fixed(report.bitsPerWeight, 3),
-        "hasProfile": entry.profile != nil,
+  private var sizeContext: [[String: Any]] {
+    func row(_ name: String, _ count: Int?, _ before: Int, _ after: Int, _ scales: Int?) -> [String: Any] {
+      [
+        "name": name, "count": count.map { "\($0)" } ?? "", "before": Figures.bytes(before),
+        "after": Figures.bytes(after), "scales": scales.map(Figures.bytes) ?? "",
+        "share": before > 0 ? Figures.percent(Double(after) / Double(before)) : "",
       ]
-      switch report.outcome {
-      case .quantized(let scheme, let distortion):
-        cells["scheme"] = scheme
-        cells["error"] = Figures.percent(distortion.relativeError)
-        cells["errorValue"] = distortion.relativeError
-      case .folded(let scheme, let reason, _): cells["scheme"] = scheme ?? "kept: " + reason
-      case .kept(let reason, let isIdentical): cells["scheme"] = (isIdentical ? "kept: " : "ALTERED: ") + reason
-      }
-      if let error = entry.outputError {
-        cells["output"] = Figures.percent(error)
-        cells["outputValue"] = error
-      }
-      if let ratio = entry.ratio {
-        cells["ratio"] = Figures.fixed(ratio, 3)
-        if let margin = entry.layers.count == 1 ? entry.layers.first?.ratioMargin : nil {
-          cells["ratio"] = Figures.fixed(ratio, 3) + " ± " + Figures.fixed(margin, 3)
-        }
-        cells["ratioValue"] = ratio
-      }
-      if let profile = entry.profile {
-        cells["peak"] = Figures.fixed(profile.peak, 1)
-        cells["sparsity"] = Figures.fixed(profile.sparsity, 3)
-      }
-      return cells
     }
-  }
-
-  /// Histograms for the script, counts in thousandths of the largest.
-  private var profileJSON: String {
-    func scaled(_ counts: [Int]) -> JSONValue {
-      let most = Double(max(1, counts.max() ?? 1))
-      return .array(counts.map { .integer(Int((Double($0) * 1000 / most).rounded(.up))) })
+    var rows = ledger.sizeSummaries.map {
+      row($0.name.printable, $0.tensors, $0.sourceBytes, $0.storedBytes, $0.isQuantized ? $0.scaleBytes : nil)
     }
-    var members: OrderedDictionary<String, JSONValue> = [:]
-    for entry in ledger.entries {
-      guard let profile = entry.profile else { continue }
-      var fields: OrderedDictionary<String, JSONValue> = [
-        "w": scaled(profile.weights.counts), "m": .real(Double(Figures.short(profile.weights.high)) ?? 0),
-      ]
-      if !profile.codes.isEmpty { fields["c"] = scaled(profile.codes) }
-      if let scales = profile.scales {
-        fields["s"] = scaled(scales.counts)
-        fields["l"] = .array([.real(Double(scales.low)), .real(Double(scales.high))])
-      }
-      members[entry.report.name.printable] = .object(fields)
-    }
-    // Nothing in a script element may look like its end.
-    return JSONValue.object(members).text().replacing("<", with: "\\u003c")
+    let tensors = report.tensors.reduce(0) { $0 + $1.sourceByteCount }
+    rows.append(
+      row(
+        "headers, codebooks and the like", nil, max(0, report.sourceFileBytes - tensors),
+        report.headerBytes + report.codebookBytes, nil))
+    rows[rows.count - 1]["share"] = ""
+    rows.append(
+      row(
+        "all files with weights", report.tensors.count, report.sourceFileBytes, report.storedFileBytes,
+        ledger.entries.reduce(0) { $0 + $1.scaleByteCount }))
+    return rows
   }
 }

@@ -1,0 +1,186 @@
+import Calibration
+import Checkpoints
+import Kernels
+import Models
+import OrderedCollections
+import Packing
+import Quantization
+import Reports
+
+/// What a conversion holds in memory at its highest, part by part, before any work.
+///
+/// Each part is an upper bound, computed from shapes alone. Only activations can go to a file instead: what the limit
+/// leaves for them decides where they are kept, never what comes out, so that the bytes of an output do not depend on it.
+/// Tiles and groups of windows have sizes of their own, for the same reason.
+package struct MemoryPlan: Sendable {
+  package struct Need: Hashable, Sendable {
+    package let what: String
+    package let byteCount: Int
+  }
+
+  package let needs: [Need]
+  private let runsModel: Bool
+  /// What all activations take that may go to a file.
+  package let activationByteCount: Int
+
+  /// What cannot go to a file.
+  package var least: Int { needs.reduce(0) { $0 + $1.byteCount } }
+
+  /// The program itself and the buffers of OpenBLAS's threads.
+  private static let programBytes = 40 << 20
+  private static let bytesPerThread = 12 << 20
+  /// Of headers, plan and manifest.
+  private static let bytesPerTensor = 6 << 10
+  private static let float = MemoryLayout<Float>.stride
+
+  /// Of a run of the model that gathers statistics, before there is a plan.
+  package init(observing model: Model, of source: Checkpoint, _ recipe: Recipe, workers: Int) {
+    let run = ModelRun(model, recipe)
+    needs = Self.always(source, workers: workers) + run.needs
+    activationByteCount = run.activations
+    runsModel = true
+  }
+
+  package init(_ plan: Plan, workers: Int) {
+    var needs = Self.always(plan.source, workers: workers)
+    var activations = 0
+    let tile = plan.tensors.map { tensor -> Int in
+      switch tensor.work {
+      case .quantize(_, let tiling): min(tiling.tileLength, tensor.source.entry.elementCount)
+      case .keep: 1 << 18
+      case .calibrate, .round, .rewrite: 0
+      }
+    }
+    // Source bytes, floats, codes, packed bytes.
+    needs.append(Need(what: "tiles of \(workers) threads", byteCount: workers * 16 * (tile.max() ?? 0)))
+    if let whole = plan.tensors.filter({ $0.layout != nil }).max(by: { $0.elementCount < $1.elementCount }) {
+      needs.append(
+        Need(what: "'\(whole.source.name.printable)' whole, for its layout", byteCount: 12 * whole.elementCount))
+    }
+    if let evidence = plan.evidence {
+      needs.append(Self.layer(plan, tracks: 1) { $0.work.isCalibrated })
+      needs.append(Need(what: "evidence of \(evidence.inputs.count) inputs", byteCount: evidence.inputs.count << 10))
+    } else if plan.model != nil || plan.recipe.needsStatistics,
+      let model = try? Plan.model(of: plan.source, plan.recipe)
+    {
+      let run = ModelRun(model, plan.recipe)
+      needs += run.needs
+      activations = run.activations
+      needs.append(Self.layer(plan, tracks: run.tracks) { $0.work.isCalibrated })
+    }
+    self.needs = needs.filter { $0.byteCount > 0 }
+    activationByteCount = activations
+    runsModel = plan.recipe.needsStatistics || plan.tensors.contains(where: \.work.isCalibrated)
+  }
+
+  private static func always(_ source: Checkpoint, workers: Int) -> [Need] {
+    [
+      Need(what: "the program and \(workers) threads", byteCount: programBytes + workers * bytesPerThread),
+      Need(
+        what: "headers and plan of \(source.tensors.count) tensors", byteCount: source.tensors.count * bytesPerTensor),
+    ]
+  }
+
+  /// The evidence of the layer that takes most, and what quantizing it takes: its Hessian, a factor of it, and another
+  /// for coordinate descent; what the original model gives; the weight, its goal and its errors.
+  private static func layer(_ plan: Plan, tracks: Int, _ isWanted: (Plan.Tensor) -> Bool) -> Need {
+    let needs = plan.tensors.filter(isWanted).map { tensor -> (Plan.Tensor, Int) in
+      let shape = tensor.source.entry.shape
+      let (rows, columns) = (shape.count > 1 ? shape[shape.count - 2] : 1, shape.last ?? 1)
+      let squares = (tracks > 1 ? 4 : 3) * columns * columns
+      return (tensor, float * (squares + 6 * rows * columns))
+    }
+    guard let (tensor, count) = needs.max(by: { $0.1 < $1.1 }) else { return Need(what: "layers", byteCount: 0) }
+    let hessian = Figures.bytes(float * (tensor.source.entry.shape.last ?? 1) * (tensor.source.entry.shape.last ?? 1))
+    return Need(
+      what: "quantizing '\(tensor.source.name.printable)', whose Hessian alone is \(hessian)", byteCount: count)
+  }
+
+  /// A model that runs block by block over a text.
+  private struct ModelRun {
+    var needs: [Need] = []
+    var activations = 0
+    let tracks: Int
+
+    init(_ model: Model, _ recipe: Recipe) {
+      let description = model.description
+      let options = recipe.calibration
+      let correction = options.correction(usesLayerEvidence: recipe.needsLayerEvidence)
+      let runsOriginal = recipe.needsCalibration && (correction != OutputCorrection.none || recipe.needsLearning)
+      tracks = runsOriginal && !options.usesOriginalInputs ? 2 : 1
+      let length = options.sequenceLength ?? min(2048, description.positionLimit ?? 2048)
+      let tokens = (options.samples, options.samples + options.heldOut)
+      let group = min(max(BlockCalibration.groupTokens, length), tokens.0 * length)
+      let hidden = description.hiddenSize
+      let weights =
+        description.blocks.map { block in
+          block.linears.reduce(0) { $0 + $1.inputs * $1.outputs }
+        }.max() ?? 0
+      needs.append(
+        Need(what: "weights of a block as float32\(tracks > 1 ? ", twice" : "")", byteCount: tracks * float * weights))
+      let widths =
+        description.blocks.map { block in
+          let inner = block.feedForward.experts.map(\.output.inputs).max() ?? 0
+          let both = block.feedForward.experts.map(\.input.outputs).max() ?? 0
+          return 6 * hidden + 2 * block.attention.input.outputs + block.attention.output.inputs + 3 * inner + 2 * both
+        }.max() ?? 0
+      let isLearned = recipe.needsLearning ? 2 : 1
+      needs.append(
+        Need(
+          what: "activations of \(group) tokens on their way through a block",
+          byteCount: isLearned * float * group * widths))
+      let widest = description.blocks.flatMap(\.linears).map(\.inputs).max() ?? 0
+      let outputs = description.blocks.flatMap(\.linears).map(\.outputs).max() ?? 0
+      needs.append(
+        Need(
+          what: "\(options.heldOut) held-out windows at the inputs of a layer",
+          byteCount: 2 * float * length * outputs + float * options.heldOut * length
+            * (tracks * max(widest, hidden) + 2 * hidden)))
+      if recipe.needsStatistics || recipe.inputScaling != nil {
+        let inputs = description.blocks.reduce(0) { $0 + $1.linears.reduce(0) { $0 + $1.inputs } }
+        needs.append(Need(what: "statistics of the inputs of all layers", byteCount: 48 * inputs))
+      }
+      if recipe.needsLearning, options.learning.coupledSweeps > 0 {
+        let outputs = description.blocks.reduce(0) { $0 + $1.linears.reduce(0) { $0 + $1.outputs } }
+        needs.append(
+          Need(what: "what outputs count for predictions", byteCount: float * OutputCurvature.blockRows * outputs))
+      }
+      activations = tracks * float * tokens.1 * length * (2 * hidden + widest)
+    }
+  }
+
+  // MARK: The limit
+
+  /// What a limit leaves for activations.
+  /// - Throws: where what cannot go to a file takes more.
+  package func activationBudget(within limit: Int) throws(ConversionError) -> Int {
+    guard least <= limit else {
+      throw .tooLittleMemory(
+        limit: Figures.bytes(limit), needed: Figures.bytes(least),
+        parts: needs.sorted { $0.byteCount > $1.byteCount }.map { "\(Figures.bytes($0.byteCount)): \($0.what)" })
+    }
+    return limit - least
+  }
+
+  /// Refuses to start where reserving buffers would fail: OpenBLAS then tries again for ever.
+  /// - Parameter limit: of this process's addresses.
+  package func require(addressSpace limit: Int, memory: Int, workers: Int) throws(ConversionError) {
+    let buffers = runsModel ? (workers + 1) * Self.bufferBytes : 0
+    let needed = Self.reservedBytes + buffers + peak(within: memory)
+    guard needed <= limit else {
+      throw .tooLittleAddressSpace(limit: Figures.bytes(limit), needed: Figures.bytes(needed))
+    }
+  }
+
+  /// Reserved by a thread of OpenBLAS when it first multiplies.
+  private static let bufferBytes = 1 << 27
+  /// Of the program's code and libraries, the stacks and arenas of threads, and OpenBLAS at rest.
+  private static let reservedBytes = 320 << 20
+
+  /// The most that a run under a limit takes.
+  package func peak(within limit: Int) -> Int { min(limit, least + activationByteCount) }
+}
+
+extension Plan.Tensor {
+  fileprivate var elementCount: Int { source.entry.elementCount }
+}
