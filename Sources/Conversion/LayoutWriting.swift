@@ -113,6 +113,9 @@ struct WeightAssembly {
   init(shape: [Int], encoding: WeightEncoding) {
     self.shape = shape
     self.encoding = encoding
+    // Growing as tiles come would copy the codes several times.
+    codes.reserveCapacity(shape.reduce(1, *))
+    scales.reserveCapacity(encoding.grouping(of: shape).groupCount)
   }
 
   var isComplete: Bool { codes.count == shape.reduce(1, *) }
