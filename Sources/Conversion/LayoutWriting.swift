@@ -49,7 +49,8 @@ extension Plan {
       throw .layout(
         .unsupportedModel(
           layout, modelType: model.description.modelType,
-          reason: "its layers are stored [inputs, outputs], which no runtime of this layout reads; convert to a .gguf file, which"
+          reason:
+            "its layers are stored [inputs, outputs], which no runtime of this layout reads; convert to a .gguf file, which"
             + " has them the other way round, or without --layout"))
     }
     guard !layout.isMLX, layout != .bitsandbytes else { return }

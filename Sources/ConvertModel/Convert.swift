@@ -249,7 +249,8 @@ struct Convert: ParsableCommand {
     if let splits, !running.json { print(splits.text) }
     if !running.json {
       print(
-        "Peak memory: \(Figures.bytes(run.peakByteCount)), of \(Figures.bytes(memoryPlan.peak(within: memory.limit))) promised.")
+        "Peak memory: \(Figures.bytes(run.peakByteCount)), of \(Figures.bytes(memoryPlan.peak(within: memory.limit))) promised."
+      )
     }
   }
 

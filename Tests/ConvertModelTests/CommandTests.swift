@@ -82,7 +82,9 @@ import Testing
       let file = try GGUFFile(FilePath(output))
       weights.append(Array(try readWhole(FilePath(output))[file.header.dataStart...]))
     }
-    #expect(weights[0] == weights[1] && weights[0] == weights[2])
+    // A file holds sums, which round once more than means do.
+    let different = zip(weights[0], weights[1]).count { $0 != $1 }
+    #expect(weights[1] == weights[2] && weights[0].count == weights[1].count && different * 1000 < weights[0].count)
     let plain = try await run(tiny, "-o", path("plain"), "--layout", "gguf", "--type", "Q4_0")
     #expect(plain.code == 0 && plain.output.contains("0 weighed"))
     let file = try GGUFFile(FilePath(path("plain")))
@@ -103,7 +105,7 @@ import Testing
       (64, [tiny, "-o", path("x"), "--imatrix", path("i.gguf")], "--imatrix is for GGUF files"),
       (64, [tiny, "-o", path("x.gguf"), "--imatrix", "a", "--evidence", "b"], "give one of them"),
       (64, ["calibrate", "--show", "a", "--imatrix", "b"], "--imatrix needs the SOURCE"),
-      (65, ["calibrate", Fixtures.path("architectures/opt").string, "--imatrix", path("x")], "opt"),
+      (65, ["calibrate", Fixtures.path("architectures/opt").string, "--imatrix", path("x")], "model_type 'opt'"),
       (73, ["calibrate", tiny, "--imatrix", path("i.gguf")] + text, "exists already"),
     ]
     for (code, arguments, message) in wrong {
