@@ -222,7 +222,7 @@ Not run:
 | client | why | what stands in for it |
 | --- | --- | --- |
 | vLLM, SGLang, TensorRT-LLM | their kernels need a GPU | the files are those of compressed-tensors' and GPTQModel's own loaders above; `check --runtime vllm` knows what vLLM takes |
-| AutoAWQ | no longer maintained, and does not run beside this transformers, which has left it for GPTQModel | GPTQModel's reader of AutoAWQ's layout, transformers', mlx-lm's |
+| AutoAWQ | no longer maintained; transformers has left it for GPTQModel | GPTQModel's reader of AutoAWQ's layout, transformers', mlx-lm's |
 """
 
 
