@@ -32,20 +32,23 @@ lint:
 format:
 	$(SWIFT) format --in-place --recursive Package.swift Sources Tests Benchmarks
 
-# PEER is a Python with bitsandbytes and transformers, to compare with in the same run.
+# PEER is a Python with bitsandbytes and transformers, LLAMA one with llama-cpp-python, to compare with in the same run.
 bench: build
 	$(SWIFT) build -c release --product ForwardBenchmarks
 	$(SWIFT) build -c release --product KernelBenchmarks
 	Benchmarks/run $(PROGRAM) $(if $(PEER),--peer $(PEER))
 	Benchmarks/forward $(PROGRAM) .build/release/ForwardBenchmarks $(if $(PEER),--peer $(PEER))
 	.build/release/KernelBenchmarks
+	Benchmarks/layouts $(PROGRAM) $(if $(LLAMA),--llama $(LLAMA))
 	Benchmarks/calibration $(PROGRAM) $(if $(PEER),--peer $(PEER))
 
-# Every layout in its own client. PEER is a Python with the clients that the script names; MODEL and TEXT are a Llama and a text.
+# Every layout in its own client. PEER is a Python with the clients that the scripts name, LLAMA one with llama-cpp-python;
+# MODEL and TEXT are a Llama and a text.
 MODEL ?= ../shared/models/stories5M
 TEXT ?= ../shared/text/eval.txt
 interop: build
 	$(PEER) Tests/Interop/layouts.py $(PROGRAM) $(MODEL) $(TEXT) --page Docs/Interop.md
+	$(PEER) Tests/Interop/gguf.py $(PROGRAM) $(MODEL) --text $(TEXT) $(if $(LLAMA),--llama $(LLAMA))
 
 # Every reader of files is given changed inputs for MINUTES together; Tests/Fuzz/run takes single targets, too.
 MINUTES ?= 10

@@ -148,6 +148,7 @@ def compressed_tensors():
     case("int-quantized", "int-quantized", activations=token, num_bits=8, type="int", symmetric=True, strategy="channel")
     case("int-quantized-tensor", "int-quantized", activations=token, num_bits=8, type="int", symmetric=True, strategy="tensor")
     case("float-quantized", "float-quantized", activations={**token, "type": "float"}, num_bits=8, type="float", symmetric=True, strategy="channel")
+    case("float-quantized-weight-only", "float-quantized", torch.bfloat16, num_bits=8, type="float", symmetric=True, strategy="channel")
     case("mxfp4", "mxfp4-pack-quantized", torch.bfloat16, num_bits=4, type="float", symmetric=True, strategy="group", group_size=32, scale_dtype=torch.uint8)
     case("nvfp4", "nvfp4-pack-quantized", torch.bfloat16, num_bits=4, type="float", symmetric=True, strategy="tensor_group", group_size=16, scale_dtype=torch.float8_e4m3fn)
 

@@ -38,7 +38,7 @@ struct CalibrationCosts {
     guard quantizes, isWanted(linear) else { return 0 }
     let (inputs, outputs) = (Double(linear.inputs), Double(linear.outputs))
     // The evidence and the scales among it: they come before the first of a block's layers.
-    if roundsAfterScaling { return inputs * outputs * (60_000 + 20 * inputs) }
+    if roundsAfterScaling { return inputs * outputs * (200_000 + 20 * inputs) }
     // Factors of the Hessian; feedback along the columns; ranges and sweeps, which take most of it, as measured; errors
     // on held-out tokens.
     return inputs * inputs * inputs * 2 + outputs * inputs * inputs * 4 + outputs * inputs * 37_000
@@ -76,7 +76,7 @@ struct CalibrationCosts {
   func scale(_ block: BlockDescription) -> Double {
     guard scales, !roundsAfterScaling else { return 0 }
     return linears(block).reduce(0) {
-      $0 + Double($1.outputs) * Double($1.inputs) * (20_000 + 20 * Double($1.inputs))
+      $0 + Double($1.outputs) * Double($1.inputs) * (80_000 + 20 * Double($1.inputs))
     }
   }
 
@@ -139,14 +139,15 @@ final class CalibrationMeter {
 
   /// A step is done; of no kind does a block count for more than was planned.
   func add(_ kind: WorkProgress.Kind, _ amount: Double) throws {
-    let most = (before[kind] ?? 0) + (planned[kind] ?? 0)
-    progress.done[kind] = min(most, (progress.done[kind] ?? 0) + amount)
+    if let whole = planned[kind] {
+      progress.done[kind] = min((before[kind] ?? 0) + whole, (progress.done[kind] ?? 0) + amount)
+    }
     try tell()
   }
 
   /// A share of a kind of work in this block is done.
   func set(_ kind: WorkProgress.Kind, share: Double) throws {
-    progress.done[kind] = (before[kind] ?? 0) + share * (planned[kind] ?? 0)
+    if let amount = planned[kind] { progress.done[kind] = (before[kind] ?? 0) + share * amount }
     try tell()
   }
 

@@ -34,13 +34,6 @@ package struct HeldOutErrors: Hashable, Codable, Sendable {
     let wanted = Matrix(rows: longest, columns: weight.rows)
     let found = Matrix(rows: longest, columns: weight.rows)
     var (total, own, other) = (0.0, [Double](), [Double]())
-    // Where layers are to make up for what was changed before them, what rounding alone adds is less than the error.
-    let shift = heldOut.aim == nil && heldOut.originals == nil ? nil : Matrix(rows: weight.rows, columns: weight.columns)
-    if let shift {
-      quantized.decode(into: shift, workers: workers)
-      subtract(goal ?? weight, from: shift, workers: workers)
-    }
-    var rounded = 0.0
     for window in windows where !window.isEmpty {
       let inputs = Matrix(sharing: heldOut.inputs, rows: window)
       let aim = heldOut.aim.map { Matrix(sharing: $0, rows: window) } ?? wanted
@@ -50,20 +43,31 @@ package struct HeldOutErrors: Hashable, Codable, Sendable {
         multiply(originals, transposed: weight, into: wanted, workers: workers)
       }
       total += Self.squares(aim)
-      func error(_ weight: Matrix, of aim: Matrix?) -> Double {
+      func error(_ weight: Matrix) -> Double {
         found.use(rows: window.count)
         multiply(inputs, transposed: weight, into: found, workers: workers)
-        if let aim { subtract(aim, from: found, workers: workers) }
+        subtract(aim, from: found, workers: workers)
         return Self.squares(found)
       }
-      own.append(error(decoded, of: aim))
-      other.append(error(plain, of: aim))
-      if let shift { rounded += error(shift, of: nil) }
+      own.append(error(decoded))
+      other.append(error(plain))
     }
     let (ownTotal, otherTotal) = (own.reduce(0, +), other.reduce(0, +))
     error = total > 0 ? (ownTotal / total).squareRoot() : 0
     plainError = total > 0 ? (otherTotal / total).squareRoot() : 0
-    roundingError = shift == nil ? error : total > 0 ? (rounded / total).squareRoot() : 0
+    if heldOut.aim != nil || heldOut.originals != nil {
+      // In the place of the decoded weight, which is not needed any more.
+      subtract(goal ?? weight, from: decoded, workers: workers)
+      var rounding = 0.0
+      for window in windows where !window.isEmpty {
+        found.use(rows: window.count)
+        multiply(Matrix(sharing: heldOut.inputs, rows: window), transposed: decoded, into: found, workers: workers)
+        rounding += Self.squares(found)
+      }
+      roundingError = total > 0 ? (rounding / total).squareRoot() : 0
+    } else {
+      roundingError = error
+    }
     let count = Double(own.count)
     guard own.count > 1, otherTotal > 0 else {
       ratioMargin = nil

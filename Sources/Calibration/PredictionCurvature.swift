@@ -64,10 +64,11 @@ package struct PredictionCurvature {
     let count = groups.last?.rows.upperBound ?? 0
     let tables = ModelRotaryTables(description, length: groups.map(\.batch.longest).max() ?? 1)
     let blocks = description.blocks
+    // A block forwards is one, the head and its gradients two, a block backwards with the sums six, about.
     var done = 0
-    func step() throws {
-      done += 1
-      guard onProgress(Double(done) / Double(2 * blocks.count + 1)) else { throw CancellationError() }
+    func step(_ cost: Int) throws {
+      done += cost
+      guard onProgress(Double(done) / Double(7 * blocks.count + 2)) else { throw CancellationError() }
     }
     // The streams before each block and after the last.
     let streams = try (0...blocks.count).map { _ in
@@ -89,10 +90,10 @@ package struct PredictionCurvature {
         }
       }
       forward.pool.give(weights.matrices)
-      try step()
+      try step(1)
     }
     try startGradients(streams[blocks.count], groups)
-    try step()
+    try step(2)
     var found: [LinearDescription: OutputCurvature] = [:]
     for (index, block) in blocks.enumerated().reversed() {
       let places = Self.places(of: block, isWanted)
@@ -106,7 +107,7 @@ package struct PredictionCurvature {
         }
       }
       forward.pool.give(weights.matrices)
-      try step()
+      try step(6)
     }
     return found
   }

@@ -112,15 +112,16 @@ package struct Difference: Sendable {
     workers: Int, goOn: @escaping @Sendable (ByteProgress) -> Bool
   ) throws -> DifferenceReport {
     let comparable = pairs.indices.filter { pairs[$0].hasEqualShapes }
-    let total = comparable.reduce(0) { $0 + (pairs[$1].first?.elementCount ?? 0) }
-    let progress = ProgressCounter(total: total, stage: "comparing", report: goOn)
+    let alike = comparable.filter { pairs[$0].first?.format == pairs[$0].second?.format }
+    let bytes = ProgressCounter(
+      total: alike.reduce(0) { $0 + (pairs[$1].first?.storedByteCount ?? 0) }, stage: "comparing bytes", report: goOn)
     let same = Mutex([Bool](repeating: false, count: pairs.count))
     let sameFiles = Self.isSameFiles(sides[0], sides[1])
-    try runParallel(count: comparable.count, workers: workers, makeState: { ([UInt8](), [UInt8]()) }) { item, buffers in
-      let index = comparable[item]
+    try runParallel(count: alike.count, workers: workers, makeState: { ([UInt8](), [UInt8]()) }) { item, buffers in
+      let index = alike[item]
       guard let first = pairs[index].first, let second = pairs[index].second else { return }
       let isSame = try sameFiles || isStoredAlike(first, second, &buffers)
-      if isSame { try progress.add(first.elementCount) } else { try progress.add(0) }
+      try bytes.add(first.storedByteCount)
       same.withLock { $0[index] = isSame }
     }
     let identical = same.withLock { $0 }
@@ -130,6 +131,9 @@ package struct Difference: Sendable {
         Tile(pair: index, elements: $0..<min($0 + Self.tileLength, count))
       }
     }
+    // As float32, in which they are compared.
+    let progress = ProgressCounter(
+      total: tiles.reduce(0) { $0 + 4 * $1.elements.count }, stage: "comparing values", report: goOn)
     let found = Mutex([Finding?](repeating: nil, count: tiles.count))
     try runParallel(
       count: tiles.count, workers: workers,
@@ -138,7 +142,7 @@ package struct Difference: Sendable {
       let tile = tiles[item]
       let finding = try compare(pairs[tile.pair], tile.elements, &state.readers, &state.values)
       found.withLock { $0[item] = finding }
-      try progress.add(tile.elements.count)
+      try progress.add(4 * tile.elements.count)
     }
     var findings: [Int: [Finding]] = [:]
     for (tile, finding) in zip(tiles, found.withLock { $0 }) {

@@ -96,7 +96,7 @@ package struct Inspector: Sendable {
         ?? "safetensors"
     case .quantized(.packed(let packed)):
       checkpoint = packed.checkpoint
-      kind = "packed by convert-model \(packed.manifest.toolVersion), format version \(PackedFormat.version)"
+      kind = "packed by convert-model \(packed.manifest.toolVersion.printable), format version \(PackedFormat.version)"
       auxiliary = packed.manifest.codebooks.map {
         Inspection.Tensor(
           name: $0.tensor, shape: [$0.byteCount / 4], format: "F32", role: "codebook", elementCount: 0,

@@ -49,7 +49,9 @@ extension Plan {
       throw .layout(
         .unsupportedModel(
           layout, modelType: model.description.modelType,
-          reason: "its layers are stored [inputs, outputs]; it can be converted without --layout"))
+          reason:
+            "its layers are stored [inputs, outputs], which no runtime of this layout reads; convert to a .gguf file, which"
+            + " has them the other way round, or without --layout"))
     }
     guard !layout.isMLX, layout != .bitsandbytes else { return }
     var schemes: [String: String?] = [:]
@@ -112,6 +114,9 @@ struct WeightAssembly {
   init(shape: [Int], encoding: WeightEncoding) {
     self.shape = shape
     self.encoding = encoding
+    // Growing as tiles come would copy the codes several times.
+    codes.reserveCapacity(shape.reduce(1, *))
+    scales.reserveCapacity(encoding.grouping(of: shape).groupCount)
   }
 
   var isComplete: Bool { codes.count == shape.reduce(1, *) }

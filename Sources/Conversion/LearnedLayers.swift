@@ -45,7 +45,7 @@ extension CalibratedLayers {
     var work = calibration.plannedWork(
       from: milestones?.first ?? 0, isWanted: { wanted[$0.weight] != nil }, learned: learned)
     let forward = (work[.run] ?? 0) / 2
-    if options.coupledSweeps > 0 { work[.curvature] = 3 * forward }
+    if options.coupledSweeps > 0 { work[.curvature] = 25 * forward }
     if options.distillation > 0 {
       work[.distill] = 3 * forward / Double(max(1, windows.tokenCount)) * step * Double(options.distillation)
     }

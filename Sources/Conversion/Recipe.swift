@@ -128,6 +128,9 @@ package struct Recipe: Hashable, Sendable {
     inputScaling != nil || methods.contains(where: \.isCalibrated)
   }
 
+  /// Whether results depend on products of matrices: where the model runs, or evidence of a run is used.
+  package var runsModel: Bool { needsCalibration || needsStatistics }
+
   /// Whether a tensor may ask for learned rounding.
   package var needsLearning: Bool {
     methods.contains(.learned)

@@ -101,6 +101,9 @@ struct Calibrate: ParsableCommand {
       return
     }
     let checkpoint = try Checkpoint(FilePath(source))
+    if imatrix != nil {
+      try ImportanceMatrix.architecture(of: checkpoint, configuration: checkpoint.configuration)
+    }
     let matrix = try imatrix.map {
       try OutputFile(FilePath($0), source: checkpoint.folder, overwrite: overwrite)
     }
@@ -141,6 +144,7 @@ struct Calibrate: ParsableCommand {
     let display = ProgressDisplay(progress, verb: "Calibrating")
     defer { display.finish() }
     let opened = try OpenedWeights(source)
+    try ImportanceMatrix.architecture(of: opened.source, configuration: opened.configuration)
     let matrix = try OutputFile(path, source: source, overwrite: overwrite)
     let model = try Model(opened.source, configuration: opened.configuration)
     var options = CalibrationOptions()

@@ -4,6 +4,7 @@ import Checkpoints
 import Conversion
 import Evaluation
 import Foundation
+import Kernels
 import Models
 import Packing
 import Quantization
@@ -150,7 +151,9 @@ struct Convert: ParsableCommand {
         : try OutputFolder(FilePath(output), source: checkpoint.folder, overwrite: overwrite, durable: durable)
       let earlier =
         try folder?.begin(
-          ConversionIdentity(toolVersion: toolVersion, recipe: recipe.json, source: checkpoint, kernels: nil),
+          ConversionIdentity(
+            toolVersion: toolVersion, recipe: recipe.json, source: checkpoint,
+            kernels: recipe.runsModel ? linearAlgebraFamily() : nil),
           restart: resumption.restart) ?? []
       resumption.announce(folder?.finishedSteps ?? 0)
       do {
@@ -249,7 +252,8 @@ struct Convert: ParsableCommand {
     if let splits, !running.json { print(splits.text) }
     if !running.json {
       print(
-        "Peak memory: \(Figures.bytes(run.peakByteCount)), of \(Figures.bytes(memoryPlan.peak(within: memory.limit))) promised.")
+        "Peak memory: \(Figures.bytes(run.peakByteCount)), of \(Figures.bytes(memoryPlan.peak(within: memory.limit))) promised."
+      )
     }
   }
 

@@ -47,6 +47,7 @@ struct GGUFArguments: ParsableArguments {
     if let note = opened.quantizationNote { printWarning("\(source): \(note)") }
     let conversion = try GGUFConversion(
       opened.source, configuration: opened.configuration, folder: opened.folder, options)
+    if let warning = conversion.warning { printWarning("\(source): \(warning)") }
     if dryRun {
       print(
         running.json

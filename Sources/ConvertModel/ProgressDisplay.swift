@@ -172,8 +172,11 @@ final class ProgressDisplay: Sendable {
     switch (stage, kind) {
     case (_, "copy"), ("checking", _), ("verifying", _), ("scanning", _): 0.6e-9
     case (_, let kind) where kind.hasPrefix("hqq"): 30e-9
-    case (_, let kind) where kind.hasSuffix("_K"): 60e-9
-    case (_, let kind) where kind.hasPrefix("IQ"): 150e-9
+    case (_, "Q2_K"): 110e-9
+    case (_, let kind) where kind.hasSuffix("_K"): 70e-9
+    case (_, let kind) where kind.hasPrefix("IQ4"): 400e-9
+    case (_, "Q8_0"): 2.5e-9
+    case (_, "Q4_0"), (_, "Q4_1"), (_, "Q5_0"), (_, "Q5_1"), (_, "MXFP4"): 10e-9
     default: 1.2e-9
     }
   }

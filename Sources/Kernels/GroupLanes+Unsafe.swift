@@ -358,9 +358,13 @@ package struct GroupLanes {
 
   /// 1 / scale; 0 where the scale is zero or so small that its reciprocal is infinite.
   package static func reciprocal(_ scale: Floats) -> Floats {
-    var inverse = 1 / scale
-    inverse.replace(with: Floats(), where: (inverse.words & 0x7fff_ffff) .>= 0x7f80_0000)
-    return inverse
+    // In quarters: a mask of sixteen lanes is gone through lane by lane, which took a third of a search's time.
+    func finite(_ quarter: Int) -> Quad {
+      let inverse = 1 / scale.quad(quarter)
+      return Quad().replacing(with: inverse, where: inverse * 0 .== 0)
+    }
+    return Floats(
+      lowHalf: SIMD8(lowHalf: finite(0), highHalf: finite(1)), highHalf: SIMD8(lowHalf: finite(2), highHalf: finite(3)))
   }
 
   /// Bounds: both arrays hold length · 16 values, and callers read sixteen from index · 16, index < length.

@@ -170,7 +170,8 @@ package struct Inspection: Sendable {
     return found.map { key, members in
       let count = members[0].numbers.count
       let places = (0..<count).map { place in Set(members.map { $0.numbers[place] }).sorted() }
-      let isWhole = places.reduce(1) { $0 * $1.count } == members.count
+      // Stops growing beyond the number of names, so that no names make it overflow.
+      let isWhole = places.reduce(1) { $0 > members.count ? $0 : $0 * $1.count } == members.count
       var shown = places.map { isWhole || $0.count == 1 ? Self.runs($0) : "*" }[...]
       let name = key.parts.map { $0 == "\u{0}" ? shown.removeFirst() : $0 }.joined(separator: ".")
       return Family(name: members.count == 1 ? members[0].tensor.name : name, members: members.map(\.tensor))

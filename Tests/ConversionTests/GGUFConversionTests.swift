@@ -1,3 +1,4 @@
+import Calibration
 import Checkpoints
 import Conversion
 import Evaluation
@@ -47,18 +48,20 @@ import Tokenizers
   @Test(arguments: [
     "llama", "llama-bias", "llama-tied", "llama-rope-llama3", "llama-rope-linear", "mistral", "mistral-head-dim",
     "qwen2", "qwen3",
-    "gemma2", "phi3", "phi3-longrope", "gpt2", "gpt2-bare",
+    "gemma2", "gemma3", "phi3", "phi3-longrope", "gpt2", "gpt2-bare",
   ])
   func inF32TheModelIsTheSame(_ name: String) throws {
     var path = Fixtures.path("architectures/\(name)")
-    if name == "gemma2" {
+    if name == "gemma2" || name == "gemma3" {
       // The fixture's scale of scores is one that GGUF has no key for.
       let refusal = #expect(throws: GGUFError.self) { try convert(path, .f32, to: "x.gguf", tokenizer: false) }
       #expect(refusal?.description.contains("'query_pre_attn_scalar' must be 8") == true)
       let changed = folder.appending("changed")
       try FileManager.default.copyItem(atPath: path.string, toPath: changed.string)
       let text = String(decoding: try readWhole(changed.appending("config.json")), as: UTF8.self)
+      // Nor has it one for which layers have windows: all but every sixth.
       let other = text.replacing("\"query_pre_attn_scalar\": 6", with: "\"query_pre_attn_scalar\": 8")
+        .replacing("\"full_attention\",", with: "\"sliding_attention\",")
       try Data(other.utf8).write(to: URL(fileURLWithPath: changed.appending("config.json").string))
       path = changed
     }
@@ -69,6 +72,10 @@ import Tokenizers
     #expect(model.description.blocks.count == reference.description.blocks.count)
     #expect(model.description.hiddenSize == reference.description.hiddenSize)
     #expect(model.unusedTensors.isEmpty)
+    if name == "gemma3" {
+      #expect(written.file.header.metadata["gemma3.rope.freq_base_swa"] == .float32(50))
+      #expect(written.configuration["rope_local_base_freq"]?.double == 50)
+    }
     for name in written.tensorNames {
       let found = try values(written, name)
       let bare = name.hasPrefix("transformer.") ? String(name.dropFirst(12)) : name
@@ -129,6 +136,57 @@ import Tokenizers
     let error = #expect(throws: GGUFError.self) { try convert(tiny, .q40, to: "x.gguf", importance: matrix) }
     #expect(error?.description.contains("the imatrix has 3 importances for it") == true)
     #expect(!FileManager.default.fileExists(atPath: folder.appending("x.gguf").string))
+  }
+
+  /// GPT-2 stores weights [inputs, outputs]; in a GGUF file they are turned round, and importances are of inputs there.
+  @Test(arguments: ["llama", "gpt2"]) func importancesComeFromEvidence(_ name: String) throws {
+    let path = Fixtures.path("architectures/\(name)")
+    let checkpoint = try Checkpoint(path)
+    let model = try Model(checkpoint, configuration: checkpoint.configuration)
+    let window = (0..<24).map { Int32($0 * 7 % 30) }
+    let evidence = try BlockCalibration(
+      model, windows: [window], heldOut: [],
+      BlockCalibration.Options(workers: 1, memoryLimit: 1 << 28, spillFolder: folder.path)
+    ).collect(EvidenceOptions()) { _ in true }
+    let matrix = try ImportanceMatrix(
+      evidence.inputs, of: checkpoint, configuration: checkpoint.configuration, datasets: ["a"])
+    #expect(matrix.means.count == model.description.blocks.flatMap(\.linears).count)
+    let architecture = try #require(GGUFArchitecture.named(name))
+    let prefix = architecture.prefix(of: checkpoint.tensorNames)
+    for linear in model.description.blocks.flatMap(\.linears) {
+      let place = try #require(architecture.place(of: linear.weight, prefix: prefix))
+      let means = try #require(matrix.means[place.name])
+      #expect(means.count == linear.inputs && means.allSatisfy { $0 >= 0 } && means.contains { $0 > 0 })
+      let input = try #require(evidence.inputs.first { $0.layers.contains { $0.weight == linear.weight } })
+      #expect(means == input.statistics.meanSquares)
+    }
+    let written = try convert(path, .q80, to: "m.gguf", tokenizer: false, importance: matrix)
+    #expect(written.file.header.metadata["quantize.imatrix.entries_count"] == .int32(Int32(matrix.means.count)))
+    #expect(throws: GGUFError.self) {
+      try ImportanceMatrix([InputEvidence](), of: checkpoint, configuration: checkpoint.configuration, datasets: [])
+    }
+  }
+
+  @Test func whatRuntimesDoOtherwiseIsSaid() throws {
+    func warning(_ name: String) throws -> String? {
+      let opened = try OpenedWeights(Fixtures.path("architectures/\(name)"))
+      var options = GGUFConversion.Options(mix: .f32)
+      options.writesTokenizer = false
+      return try GGUFConversion(opened.source, configuration: opened.configuration, folder: opened.folder, options)
+        .warning
+    }
+    #expect(try warning("mistral")?.contains("lets those of 'llama' files see all") == true)
+    #expect(try warning("phi3")?.contains("'phi3'") == true)
+    #expect(try warning("llama") == nil && warning("qwen2") == nil)
+  }
+
+  @Test func sourcesThatAreQuantizedAreNamed() throws {
+    #expect(try OpenedWeights(tiny).quantizationNote == nil)
+    let written = try convert(tiny, .q80, to: "q8.gguf")
+    #expect(
+      try OpenedWeights(written.file.path).quantizationNote?.contains("tensors are quantized already (GGUF)") == true)
+    let layout = try OpenedWeights(Fixtures.path("layouts/gptq-4"))
+    #expect(layout.quantizationNote?.hasPrefix("1 of 2 tensors are quantized already (GPTQ (v1))") == true)
   }
 
   @Test func animatrixIsReadBackAsItWasWritten() throws {

@@ -255,6 +255,14 @@ import Testing
     #expect(TensorSlice("9223372036854775807")?.ranges(in: [8]) == nil)
   }
 
+  /// Names with many numbers, no two the same: as many combinations as no integer counts.
+  @Test func namesWithManyNumbersAreListed() throws {
+    let names = (0..<1000).map { number in (0..<8).map { "\(number + $0 * 1000)" }.joined(separator: ".") }
+    let path = try model("numbers", weights(names), configuration: "{}")
+    let found = try Inspector(path).inspection()
+    #expect(found.families.count == 1 && found.families[0].name == "*.*.*.*.*.*.*.*")
+  }
+
   // MARK: Pages and speed
 
   @Test func pagesStandAlone() throws {

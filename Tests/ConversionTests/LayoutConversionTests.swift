@@ -149,6 +149,35 @@ import Testing
     try expectSameValues(laid, packed, tolerance: 0)
   }
 
+  @Test(
+    "Groups in the order of activations go to GPTQ's layouts with their numbers",
+    arguments: [RuntimeLayout.gptq, .gptqV2])
+  func activationOrder(layout: RuntimeLayout) throws {
+    func choose(_ recipe: inout Recipe) {
+      recipe.options.method = .gptq
+      recipe.options.groupOrder = .activation
+      recipe.options.scaleSearch = .mse
+    }
+    let laid = try calibrate(to: "layout") {
+      choose(&$0)
+      $0.layout = layout
+    }
+    let packed = try calibrate(to: "packed", choose)
+    try expectSameValues(laid, packed, tolerance: 0)
+    let checkpoint = try Checkpoint(laid)
+    #expect(checkpoint.configuration?["quantization_config"]?["desc_act"] == true)
+    let index = try allValues(try #require(checkpoint["model.layers.0.self_attn.q_proj.g_idx"]))
+    #expect(index != index.sorted() && Set(index) == [0, 1])
+    #expect(try RuntimeCheck.findings(of: laid, runtime: .gptqmodel).filter(\.isFatal).isEmpty)
+    #expect(try RuntimeCheck.findings(of: laid, runtime: .vllm).contains { $0.isFatal && $0.problem.contains("g_idx") })
+    #expect(throws: ConversionError.self) {
+      _ = try calibrate(to: "other") {
+        choose(&$0)
+        $0.layout = .packQuantized
+      }
+    }
+  }
+
   @Test("AWQ in its own layout: what scales are folded into is told apart from what was kept")
   func foldedTensors() throws {
     let output = try calibrate(to: "out") { $0.layout = .awq }
@@ -207,6 +236,62 @@ import Testing
       $0.options.scaleType = .f32
     }
     #expect(try report(folder.appending("out"), against: tiny).altered.isEmpty)
+  }
+
+  /// What tells the two layouts of FP8 apart, and MLX's modes.
+  @Test func layoutsOfFloatsSayWhatTheyAre() throws {
+    func configuration(_ layout: RuntimeLayout) throws -> JSONValue {
+      let output = folder.appending(layout.rawValue)
+      _ = try convert(tiny, to: output) { $0.layout = layout }
+      return try #require(Checkpoint(output).configuration?["quantization_config"])
+    }
+    let (both, weights) = (try configuration(.floatQuantized), try configuration(.floatQuantizedWeights))
+    #expect(both["format"] == "float-quantized" && weights["format"] == "float-quantized")
+    let group = weights["config_groups"]?["group_0"]
+    #expect(group?["input_activations"] == .null && group?["format"] == "float-quantized")
+    #expect(both["config_groups"]?["group_0"]?["input_activations"]?["dynamic"] == true)
+    #expect(group?["weights"] == both["config_groups"]?["group_0"]?["weights"])
+    for name in ["model.safetensors", "model-00001-of-00002.safetensors"] {
+      let (a, b) = (
+        folder.appending("float-quantized/\(name)"), folder.appending("float-quantized-weight-only/\(name)")
+      )
+      #expect((try? readWhole(a)) == (try? readWhole(b)))
+    }
+    let mlx = try configuration(.mlxMXFP4)
+    #expect(mlx["mode"] == "mxfp4" && mlx["group_size"] == 32 && mlx["bits"] == 4 && mlx["lm_head"] == false)
+    // The same numbers as in compressed-tensors' own form of them.
+    _ = try convert(tiny, to: folder.appending("mxfp4")) { $0.layout = .mxfp4 }
+    let one = try #require(try LayoutCheckpoint(Checkpoint(folder.appending("mxfp4"))))
+    let other = try #require(try LayoutCheckpoint(Checkpoint(folder.appending("mlx-mxfp4"))))
+    for record in one.records where record.label != nil {
+      let same = try #require(other[record.name])
+      #expect(try one.weight(record)?.codes == other.weight(same)?.codes, "\(record.name)")
+      #expect(try one.weight(record)?.scales == other.weight(same)?.scales, "\(record.name)")
+    }
+  }
+
+  @Test func stackedExpertsAreRefusedWithTheReason() throws {
+    let error = #expect(throws: ConversionError.self) {
+      try convert(Fixtures.path("architectures/qwen3-moe-fused"), to: folder.appending("out")) {
+        $0.layout = .intQuantized
+      }
+    }
+    #expect(error?.description.contains("stacks the weights of experts") == true)
+  }
+
+  /// A folder without hashes is decoded instead.
+  @Test func damageInALayoutIsFound() throws {
+    let output = folder.appending("out")
+    _ = try convert(tiny, to: output) { $0.layout = .intQuantized }
+    let whole = try Verification(output, workers: 2).run { _ in true }
+    #expect(whole.damaged == [] && !whole.hasHashes && whole.tensorCount == 30)
+    let scale = try #require(try Checkpoint(output)["model.layers.1.mlp.up_proj.weight_scale"])
+    let file = try FileDescriptor.open(scale.file.path, .readWrite)
+    defer { try? file.close() }
+    try file.writeFully([0, 0, 0xc0, 0x7f], count: 4, at: scale.entry.bytes.lowerBound)
+    let found = try Verification(output, workers: 2).run { _ in true }
+    #expect(found.damaged == ["model.layers.1.mlp.up_proj.weight"])
+    #expect(throws: ConversionError.self) { try Verification(tiny, workers: 1) }
   }
 
   @Test func evidenceIsUnusedByLayoutsOfFloats() throws {

@@ -4,6 +4,7 @@ import Conversion
 import Evaluation
 import Foundation
 import Kernels
+import Models
 import Packing
 import Quantization
 import Synchronization
@@ -89,7 +90,7 @@ import Testing
     try Converter(
       plan: plan, toolVersion: version, workers: 2, windows: windows,
       resources: RunResources(activationMemory: 1 << 30, spillFolder: folder.path)
-    ).run(into: output, goingOnFrom: earlier, onCalibration: { $0 < stop.calibration }) { $0.done < stop.bytes }
+    ).run(into: output, goingOnFrom: earlier, onCalibration: { $0.place < stop.calibration }) { $0.done < stop.bytes }
   }
 
   private func staging(_ name: String) -> FilePath { folder.appending(".\(name).partial") }
@@ -308,4 +309,9 @@ import Testing
       #expect(found == value)
     }
   }
+}
+
+extension WorkProgress {
+  /// How far it is through the blocks, from 0 to 1.
+  fileprivate var place: Double { (Double(block ?? 0) + blockShare) / Double(max(1, blockCount)) }
 }

@@ -64,6 +64,58 @@ import Testing
     #expect(notAMatrix.code == 65 && notAMatrix.error.contains("is no imatrix file"))
   }
 
+  @Test func importancesGoIntoAGGUFFileFromATextAFileOrEvidence() async throws {
+    let text = [
+      "--samples", "6", "--sequence-length", "64", "--calibration", Fixtures.path("text/tiny-eval.txt").string,
+    ]
+    let alone = try await Self.run(["calibrate", tiny, "--imatrix", path("i.gguf")] + text)
+    #expect(alone.code == 0 && alone.error.isEmpty && alone.output.contains("21 weights, from 384 tokens"))
+    let both = ["calibrate", tiny, "--imatrix", path("j.gguf"), "-o", path("e.safetensors")] + text
+    #expect(try await Self.run(both).code == 0)
+    #expect(try readWhole(FilePath(path("i.gguf"))) == readWhole(FilePath(path("j.gguf"))))
+    let ways = [["--imatrix", path("i.gguf")], ["--evidence", path("e.safetensors")], text]
+    var weights: [[UInt8]] = []
+    for (index, way) in ways.enumerated() {
+      let output = path("\(index).gguf")
+      let converted = try await Self.run([tiny, "-o", output, "--type", "Q4_0"] + way)
+      #expect(converted.code == 0 && converted.output.contains("21 weighed by an imatrix"), "\(converted.error)")
+      let file = try GGUFFile(FilePath(output))
+      weights.append(Array(try readWhole(FilePath(output))[file.header.dataStart...]))
+    }
+    // A file holds sums, which round once more than means do.
+    let different = zip(weights[0], weights[1]).count { $0 != $1 }
+    #expect(weights[1] == weights[2] && weights[0].count == weights[1].count && different * 1000 < weights[0].count)
+    let plain = try await run(tiny, "-o", path("plain"), "--layout", "gguf", "--type", "Q4_0")
+    #expect(plain.code == 0 && plain.output.contains("0 weighed"))
+    let file = try GGUFFile(FilePath(path("plain")))
+    #expect(try Array(readWhole(FilePath(path("plain")))[file.header.dataStart...]) != weights[0])
+    let checked = try await run("check", path("0.gguf"), "--runtime", "llama.cpp")
+    #expect(checked.code == 0 && checked.output.contains("should load it"))
+    let again = try await run(path("0.gguf"), "-o", path("again.gguf"), "--type", "Q8_0")
+    #expect(again.code == 0 && again.error.contains("quantized already (GGUF)"))
+    #expect(try await run(tiny, "-o", path("laid"), "--layout", "mlx-mxfp4").code == 0)
+    for (name, count) in [("0.gguf", 30), ("laid", 30)] {
+      let verified = try await run("verify", path(name))
+      #expect(verified.code == 0 && verified.output.contains("\(count) tensors fit together and are finite"))
+    }
+    let wrong: [(code: Int32, arguments: [String], message: String)] = [
+      (64, [tiny, "-o", path("x.gguf"), "-m", "nf4"], "get their types by --type"),
+      (64, [tiny, "-o", path("x.gguf"), "--exclude", "*"], "get their types by --type"),
+      (64, [tiny, "-o", path("x.gguf"), "--layout", "awq"], "leave out one"),
+      (64, [tiny, "-o", path("x"), "--imatrix", path("i.gguf")], "--imatrix is for GGUF files"),
+      (64, [tiny, "-o", path("x.gguf"), "--imatrix", "a", "--evidence", "b"], "give one of them"),
+      (64, ["calibrate", "--show", "a", "--imatrix", "b"], "--imatrix needs the SOURCE"),
+      (65, ["calibrate", Fixtures.path("architectures/opt").string, "--imatrix", path("x")], "model_type 'opt'"),
+      (73, ["calibrate", tiny, "--imatrix", path("i.gguf")] + text, "exists already"),
+    ]
+    for (code, arguments, message) in wrong {
+      let outcome = try await Self.run(arguments)
+      #expect(outcome.code == code && outcome.error.contains(message), "\(arguments): \(outcome.error)")
+    }
+    let left = try FileManager.default.contentsOfDirectory(atPath: folder.path.string)
+    #expect(!left.contains { $0.contains("partial") || $0.hasPrefix("x") })
+  }
+
   @Test func aModelIsEvaluatedAgainstItsSourceAndContinuesATextAsBefore() async throws {
     _ = try await run(tiny, "-o", path("out"), "--method", "absmax")
     let text = Fixtures.path("text/tiny-eval.txt").string

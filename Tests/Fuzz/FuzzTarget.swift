@@ -220,7 +220,7 @@ private func folders(in path: FilePath) throws -> [String] {
 /// What `inspect` prints of a stranger's file must leave the terminal alone.
 private func inspect(_ path: FilePath) throws {
   let inspection = try Inspector(path).inspection()
-  for line in inspection.text.split(separator: "\n") where !isPlain(line) {
+  for line in inspection.text(all: true).split(separator: "\n") where !isPlain(line) {
     fatalError("control characters: \(line.debugDescription)")
   }
   _ = inspection.json.text(indent: 2)

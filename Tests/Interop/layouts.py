@@ -178,10 +178,10 @@ ROWS += [
     Row("mxfp4-pack-quantized", "--layout mxfp4-pack-quantized", brain, "transformers", BRAIN),
     Row("nvfp4-pack-quantized", "--layout nvfp4-pack-quantized", brain, "transformers", BRAIN),
 ]
-for version, bits, (method, kind) in [("gptq", b, AFFINE[0]) for b in (2, 3, 4, 8)] + [("gptq_v2", b, AFFINE[1]) for b in (2, 3, 4, 8)]:
-    options = f"--layout {version} -m {method} -b {bits} -g 64"
-    ROWS += [Row(f"{version} W{bits} {kind} 64", options, gptqmodel_single, "gptqmodel"),
-             Row(f"{version} W{bits} {kind} 64, as loaded", options, gptqmodel, "gptqmodel", HALF)]
+for layout, bits, (method, kind) in [("gptq", b, AFFINE[0]) for b in (2, 3, 4, 8)] + [("gptq_v2", b, AFFINE[1]) for b in (2, 3, 4, 8)]:
+    options = f"--layout {layout} -m {method} -b {bits} -g 64"
+    ROWS += [Row(f"{layout} W{bits} {kind} 64", options, gptqmodel_single, "gptqmodel"),
+             Row(f"{layout} W{bits} {kind} 64, as loaded", options, gptqmodel, "gptqmodel", HALF)]
 ROWS += [
     Row("gptq W4 GPTQ 64", f"--layout gptq -g 64 {FEW}", gptqmodel_single, "gptqmodel"),
     Row("gptq W4 GPTQ 64, desc_act", f"--layout gptq -g 64 --group-order activation {FEW}", gptqmodel_single, "gptqmodel"),
@@ -222,7 +222,7 @@ Not run:
 | client | why | what stands in for it |
 | --- | --- | --- |
 | vLLM, SGLang, TensorRT-LLM | their kernels need a GPU | the files are those of compressed-tensors' and GPTQModel's own loaders above; `check --runtime vllm` knows what vLLM takes |
-| AutoAWQ | no longer maintained, and does not run beside this transformers, which has left it for GPTQModel | GPTQModel's reader of AutoAWQ's layout, transformers', mlx-lm's |
+| AutoAWQ | no longer maintained; transformers has left it for GPTQModel | GPTQModel's reader of AutoAWQ's layout, transformers', mlx-lm's |
 """
 
 
@@ -285,6 +285,22 @@ CLIENTS = {transformers: "transformers", dequantizing: "transformers, `dequantiz
 TYPES = {torch.float32: "float32", HALF: "float16", BRAIN: "bfloat16", None: "as it comes"}
 
 
+def write_page(page, model, tokens, lines):
+    clients = ["transformers", "torch", "compressed-tensors", "bitsandbytes", "gptqmodel", "mlx", "mlx-lm"]
+    Path(page).write_text(f"""# The layouts in their own clients
+
+Written by `make interop PEER=PYTHON`, which runs `Tests/Interop/layouts.py`. {Path(model).name} is converted with the options
+of each row, loaded unmodified by the runtime's own client on the CPU, and run over {tokens:,} tokens; `convert-model check`
+said before that it would load. The largest difference is that of all logits from those of the folder that `unpack` makes of
+the same files, run by transformers in the type that the client computes in, as a share of the largest logit. Clients that
+can be cast to float32 are; those whose kernels want 16 bits are compared in the same 16 bits, for there two ways to sum
+already differ by 1e-3. Good is at most 1e-3 and the same token at 99.9 % of the positions; rows beyond say why.
+
+Clients: {', '.join(f'{c} {version(c)}' for c in clients)}. What is compared is the client's decoding of our files, not its speed.
+
+""" + "\n".join(lines) + "\n" + NOT_RUN)
+
+
 def main():
     program, model, text, *wanted = sys.argv[1:]
     page = None
@@ -317,19 +333,7 @@ def main():
         print(lines[-1], flush=True)
         failed |= not good
     if page:
-        clients = ["transformers", "torch", "compressed-tensors", "bitsandbytes", "gptqmodel", "mlx", "mlx-lm"]
-        Path(page).write_text(f"""# The layouts in their own clients
-
-Written by `make interop PEER=PYTHON`, which runs `Tests/Interop/layouts.py`. {Path(model).name} is converted with the options
-of each row, loaded unmodified by the runtime's own client on the CPU, and run over {ids.numel():,} tokens; `convert-model check`
-said before that it would load. The largest difference is that of all logits from those of the folder that `unpack` makes of
-the same files, run by transformers in the type that the client computes in, as a share of the largest logit. Clients that
-can be cast to float32 are; those whose kernels want 16 bits are compared in the same 16 bits, for there two ways to sum
-already differ by 1e-3. Good is at most 1e-3 and the same token at 99.9 % of the positions; rows beyond say why.
-
-Clients: {', '.join(f'{c} {version(c)}' for c in clients)}. What is compared is the client's decoding of our files, not its speed.
-
-""" + "\n".join(lines) + "\n" + NOT_RUN)
+        write_page(page, model, ids.numel(), lines)
     sys.exit(failed)
 
 

@@ -80,9 +80,12 @@ import Testing
     case .awq: layout = AWQLayout(rows: weight.rows, columns: weight.columns, groupLength: 32)
     case .mlx:
       let mode = MLXLayout.Mode(rawValue: String(name.dropFirst(4))) ?? .affine
-      layout = MLXLayout(
-        mode: mode, rows: weight.rows, columns: weight.columns, bits: weight.bits, groupLength: weight.groupLength,
-        scaleType: type(".scales"))
+      layout =
+        mode == .mxfp4
+        ? try RuntimeLayout.mlxMXFP4.floatLayout(of: "w", shape: shape)
+        : MLXLayout(
+          mode: mode, rows: weight.rows, columns: weight.columns, bits: weight.bits, groupLength: weight.groupLength,
+          scaleType: type(".scales"))
     case .bitsandbytes where name == "llm-int8": layout = LLMInt8Layout(rows: weight.rows, columns: weight.columns)
     case .bitsandbytes:
       layout = BitsandbytesLayout(
@@ -93,6 +96,9 @@ import Testing
       switch name {
       case "mxfp4": layout = try RuntimeLayout.mxfp4.floatLayout(of: "w", shape: shape)
       case "nvfp4": layout = try RuntimeLayout.nvfp4.floatLayout(of: "w", shape: shape)
+      case "float-quantized-weight-only":
+        layout = NaiveQuantizedLayout(
+          rows: weight.rows, columns: weight.columns, codeType: .f8E4M3, scaleType: type(".weight_scale"))
       case "float-quantized": layout = try RuntimeLayout.floatQuantized.floatLayout(of: "w", shape: shape)
       case "int-quantized":
         layout = NaiveQuantizedLayout(

@@ -197,7 +197,7 @@ import Testing
     let inputs = try #require(refusal(.gptqV2, try encoding(.absmax, bits: 4, .row), shape: [64, 40]))
     #expect(inputs.description.contains("40 inputs"))
     let stack = try #require(refusal(.mlx, four, shape: [4, 64, 128]))
-    #expect(stack.description.contains("[4, 64, 128] is not a matrix"))
+    #expect(stack.description.contains("[4, 64, 128] stacks the weights of experts"))
   }
 
   @Test func negativeScalesAreForMLXAlone() throws {

@@ -56,6 +56,8 @@ package struct GGUFConversion: Sendable {
   /// Tensors of the source that have no place in the file, with the reason.
   package let dropped: [(name: String, reason: String)]
   package let summary: GGUFSummary
+  /// What runtimes will do otherwise than the original; nil where nothing is known.
+  package let warning: String?
 
   /// - Parameters:
   ///   - source: the weights.
@@ -67,6 +69,10 @@ package struct GGUFConversion: Sendable {
     self.source = source
     let model = try GGUFModel(configuration: configuration, file: source.place)
     let architecture = model.architecture
+    warning = model.ignoredWindow.map { window in
+      "its layers attend to \(window) tokens, but llama.cpp lets those of '\(architecture.name)' files see all: beyond"
+        + " \(window) tokens results differ"
+    }
     let prefix = architecture.prefix(of: source.tensorNames)
     let situation = GGUFMix.Situation(
       blockCount: model.blockCount, headsPerKey: model.heads / model.keyValueHeads, isTied: model.isTied,

@@ -6,6 +6,19 @@ import Packing
 import Quantization
 
 extension ImportanceMatrix {
+  /// The architecture that names the layers of a model.
+  /// - Throws: where GGUF has none, which is best known before the model is run.
+  @discardableResult
+  package static func architecture(
+    of source: any WeightSource, configuration: JSONValue?
+  ) throws(GGUFError) -> GGUFArchitecture {
+    let modelType = configuration?["model_type"]?.string ?? ""
+    guard let architecture = GGUFArchitecture.of(modelType: modelType) else {
+      throw GGUFError(file: source.place, .unknownModelType(modelType))
+    }
+    return architecture
+  }
+
   /// E[x²] of the inputs of every layer, whichever way its weight is stored, from what was gathered of them.
   /// - Parameters:
   ///   - source: the model that the evidence is of.
@@ -15,10 +28,7 @@ extension ImportanceMatrix {
   package init(
     _ inputs: some Sequence<InputEvidence>, of source: any WeightSource, configuration: JSONValue?, datasets: [String]
   ) throws(GGUFError) {
-    let modelType = configuration?["model_type"]?.string ?? ""
-    guard let architecture = GGUFArchitecture.of(modelType: modelType) else {
-      throw GGUFError(file: source.place, .unknownModelType(modelType))
-    }
+    let architecture = try Self.architecture(of: source, configuration: configuration)
     var statistics: OrderedDictionary<String, FeatureStatistics> = [:]
     for input in inputs {
       for layer in input.layers {

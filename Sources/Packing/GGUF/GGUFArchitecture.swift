@@ -26,6 +26,15 @@ package struct GGUFArchitecture: Sendable {
   /// Whether heads are rotated: then there are keys for base and dimensions.
   var isRotary = true
   var defaultTheta = 10_000.0
+  /// Whether scores are divided by √(a number that has no key): the size of a head, or hidden size by heads for the model
+  /// of so many blocks.
+  var widthScaledBlockCount: Int?
+  /// Whether a window of config.json counts where `use_sliding_window` is absent.
+  var hasWindowByDefault = true
+  /// Whether llama.cpp lets every layer see all tokens, whatever window the file names.
+  var ignoresWindow = false
+  /// The rotary base of layers with windows, where they have one of their own.
+  var defaultWindowTheta: Double?
   /// The size of a head where config.json does not say; nil: hidden size by heads.
   var defaultHeadDimension: Int?
 
@@ -67,11 +76,11 @@ package struct GGUFArchitecture: Sendable {
     inner: joined(attention, twoNorms, feedForward), keys: GGUFKey.llama(epsilon: 1e-6), permutesHeads: true)
   static let qwen2 = GGUFArchitecture(
     name: "qwen2", modelTypes: ["qwen2"], prefixes: textPrefixes, blocks: "layers.", outer: llamaOuter,
-    inner: joined(attention, twoNorms, feedForward), keys: GGUFKey.llama(epsilon: 1e-6))
+    inner: joined(attention, twoNorms, feedForward), keys: GGUFKey.llama(epsilon: 1e-6), hasWindowByDefault: false)
   static let qwen3 = GGUFArchitecture(
     name: "qwen3", modelTypes: ["qwen3"], prefixes: textPrefixes, blocks: "layers.", outer: llamaOuter,
     inner: joined(attention, headNorms, twoNorms, feedForward), keys: GGUFKey.llama(epsilon: 1e-6),
-    defaultHeadDimension: 128)
+    hasWindowByDefault: false, defaultHeadDimension: 128)
   static let gemma = GGUFArchitecture(
     name: "gemma", modelTypes: ["gemma"], prefixes: textPrefixes, blocks: "layers.", outer: llamaOuter,
     inner: joined(attention, twoNorms, feedForward), keys: GGUFKey.llama(epsilon: 1e-6), normOffset: 1,
@@ -83,18 +92,21 @@ package struct GGUFArchitecture: Sendable {
       GGUFKey("attn_logit_softcapping", "attn_logit_softcapping", .real, "50.0"),
       GGUFKey("final_logit_softcapping", "final_logit_softcapping", .real, "30.0"),
       GGUFKey("sliding_window", "attention.sliding_window", .integer, "4096"),
-    ], normOffset: 1, isTiedByDefault: true, defaultHeadDimension: 256)
+    ], normOffset: 1, isTiedByDefault: true, widthScaledBlockCount: 46, defaultHeadDimension: 256)
   static let gemma3 = GGUFArchitecture(
     name: "gemma3", modelTypes: ["gemma3_text"], prefixes: textPrefixes, blocks: "layers.", outer: llamaOuter,
     inner: joined(attention, headNorms, fourNorms, feedForward),
     keys: GGUFKey.llama(epsilon: 1e-6) + [GGUFKey("sliding_window", "attention.sliding_window", .integer, "4096")],
-    normOffset: 1, isTiedByDefault: true, defaultTheta: 1_000_000, defaultHeadDimension: 256)
+    normOffset: 1, isTiedByDefault: true, defaultTheta: 1_000_000, widthScaledBlockCount: 62,
+    defaultWindowTheta: 10_000,
+    defaultHeadDimension: 256)
   static let phi3 = GGUFArchitecture(
     name: "phi3", modelTypes: ["phi3"], prefixes: textPrefixes, blocks: "layers.", outer: llamaOuter,
     inner: joined(
       ["input_layernorm": "attn_norm", "self_attn.qkv_proj": "attn_qkv", "self_attn.o_proj": "attn_output"], twoNorms,
       ["mlp.gate_up_proj": "ffn_up", "mlp.down_proj": "ffn_down"]),
-    keys: GGUFKey.llama(epsilon: 1e-5) + [GGUFKey("sliding_window", "attention.sliding_window", .integer, "0")])
+    keys: GGUFKey.llama(epsilon: 1e-5) + [GGUFKey("sliding_window", "attention.sliding_window", .integer, "0")],
+    ignoresWindow: true)
   static let gpt2 = GGUFArchitecture(
     name: "gpt2", modelTypes: ["gpt2"], prefixes: ["transformer.", ""], blocks: "h.",
     outer: ["wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm", head: "output"],

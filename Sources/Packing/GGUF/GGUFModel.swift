@@ -18,6 +18,10 @@ package struct GGUFModel: Sendable {
   /// Tensors that the configuration becomes: what the frequencies of rotary positions are divided by.
   package private(set) var constants: OrderedDictionary<String, [Float]> = [:]
 
+  /// The window of attention that runtimes will not keep to, though it is shorter than the context: beyond it they differ
+  /// from the original. Nil where there is none.
+  package let ignoredWindow: Int?
+
   /// - Parameters:
   ///   - configuration: config.json.
   ///   - file: for messages.
@@ -61,9 +65,9 @@ package struct GGUFModel: Sendable {
     }
     guard hidden < 1 << 30 else { throw reader.error("hidden_size", "below 2^30") }
     // Two things of Gemma that have no key: runtimes assume them.
-    if architecture.name == "gemma2" || architecture.name == "gemma3" {
+    if let special = architecture.widthScaledBlockCount {
       let scalar = configuration["query_pre_attn_scalar"]?.double ?? 256
-      let allowed = architecture.name == "gemma2" && blocks == 46 ? hidden / heads : headDimension
+      let allowed = blocks == special ? hidden / heads : headDimension
       guard scalar == Double(allowed) else {
         throw reader.error("query_pre_attn_scalar", "\(allowed), which runtimes of GGUF files assume")
       }
@@ -74,6 +78,10 @@ package struct GGUFModel: Sendable {
         throw reader.error("layer_types", "full attention in every sixth layer, which runtimes of GGUF files assume")
       }
     }
+    let hasWindow = configuration["use_sliding_window"]?.bool ?? architecture.hasWindowByDefault
+    let window = hasWindow ? configuration["sliding_window"]?.integer : nil
+    let isKept = whole("attention.sliding_window") != nil && !architecture.ignoresWindow
+    ignoredWindow = isKept ? nil : window.flatMap { $0 > 0 && $0 < whole("context_length") ?? 0 ? $0 : nil }
     metadata = keys
     isTied = configuration["tie_word_embeddings"]?.bool ?? architecture.isTiedByDefault
     if whole("feed_forward_length") == nil { metadata[prefix + "feed_forward_length"] = .uint32(UInt32(4 * hidden)) }
@@ -91,7 +99,11 @@ package struct GGUFModel: Sendable {
   private mutating func setRotation(_ reader: ConfigurationReader, _ prefix: String) throws(GGUFError) {
     let values = reader.values
     var settings = values["rope_parameters"] ?? values["rope_scaling"] ?? .null
-    // Gemma 3 has settings for each kind of layer; those with windows keep the base of 10,000 that runtimes assume.
+    // Gemma 3 has settings for each kind of layer.
+    if let usual = architecture.defaultWindowTheta {
+      let own = values["rope_local_base_freq"]?.double ?? settings["sliding_attention"]?["rope_theta"]?.double ?? usual
+      metadata[prefix + "rope.freq_base_swa"] = .float32(Float(own))
+    }
     if let full = settings["full_attention"] { settings = full }
     let theta = values["rope_theta"]?.double ?? settings["rope_theta"]?.double ?? architecture.defaultTheta
     let share = values["partial_rotary_factor"]?.double ?? settings["partial_rotary_factor"]?.double ?? 1
@@ -221,8 +233,15 @@ extension GGUFModel {
     if let rotated = try integer("rope.dimension_count"), let whole = members["head_dim"]?.integer, rotated < whole {
       members["partial_rotary_factor"] = .number("\(Double(rotated) / Double(whole))")
     }
-    // Runtimes scale scores by the size of a head.
-    if name == "gemma2" || name == "gemma3" { members["query_pre_attn_scalar"] = members["head_dim"] }
+    if let special = architecture.widthScaledBlockCount {
+      let isSpecial = members["num_hidden_layers"]?.integer == special
+      let width = members["hidden_size"]?.integer ?? 0
+      members["query_pre_attn_scalar"] =
+        isSpecial ? .integer(width / max(members["num_attention_heads"]?.integer ?? 1, 1)) : members["head_dim"]
+    }
+    if architecture.defaultWindowTheta != nil, let theta = try real("rope.freq_base_swa") {
+      members["rope_local_base_freq"] = theta
+    }
     members["rope_scaling"] = try scaling(of: file, prefix, integer, real)
     members["tie_word_embeddings"] = .bool(file["output.weight"] == nil)
     let embedding = file["token_embd.weight"]

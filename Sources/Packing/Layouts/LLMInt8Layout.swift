@@ -33,7 +33,7 @@ package struct LLMInt8Layout: WeightLayout {
   package func pack(_ weight: CodedWeight, module: String, workers: Int) throws(LayoutError) -> [[UInt8]] {
     try RuntimeLayout.bitsandbytes.check(weight.scales, as: .f32, module: module)
     let magnitudes = weight.scales.map { weight.factor == 1 ? $0 * 127 : $0 }
-    return [weight.codes.map { $0 ^ 0x80 }, elementBytes(magnitudes, as: .f32)] + (hasFormat ? [[0]] : [])
+    return [signsFlipped(weight.codes), elementBytes(magnitudes, as: .f32)] + (hasFormat ? [[0]] : [])
   }
 
   package func unpack(
@@ -44,7 +44,7 @@ package struct LLMInt8Layout: WeightLayout {
     }
     var weight = CodedWeight(
       rows: rows, columns: columns, bits: 8, decoding: .zeroPoint, sharing: .columns(columns),
-      codes: members[0].map { $0 ^ 0x80 }, scales: elementValues(members[1], as: .f32))
+      codes: signsFlipped(members[0]), scales: elementValues(members[1], as: .f32))
     weight.factor = 1 / 127
     return weight
   }

@@ -46,8 +46,11 @@ package enum LayoutError: Error, Hashable, CustomStringConvertible {
       "'\(module.printable)': \(size) cannot be split over \(parts) devices in multiples of \(unit); take fewer devices or"
         + " smaller groups"
     case .notAMatrix(let layout, let tensor, let shape):
-      "layout \(layout.rawValue): tensor '\(tensor.printable)' \(shape) is not a matrix named '….weight'; leave it alone"
-        + " with --exclude"
+      "layout \(layout.rawValue): tensor '\(tensor.printable)' \(shape) "
+        + (shape.count == 3
+          ? "stacks the weights of experts, which the runtimes of this layout know one by one only; convert without --layout,"
+            + " or leave it alone with --exclude"
+          : "is not a matrix named '….weight'; leave it alone with --exclude")
     case .unsupportedModel(let layout, let modelType, let reason):
       "layout \(layout.rawValue): a model of type '\(modelType.printable)' cannot be written: \(reason)"
     }

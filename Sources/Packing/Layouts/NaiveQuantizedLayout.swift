@@ -56,7 +56,7 @@ package struct NaiveQuantizedLayout: WeightLayout {
   package func pack(_ weight: CodedWeight, module: String, workers: Int) throws(LayoutError) -> [[UInt8]] {
     let weight = weight.withoutZeroScales()
     try layout.check(weight.scales, as: scaleType, module: module)
-    let codes = codeType == .i8 ? weight.codes.map { $0 ^ 0x80 } : weight.codes
+    let codes = codeType == .i8 ? signsFlipped(weight.codes) : weight.codes
     return [codes, elementBytes(weight.scales, as: scaleType)]
   }
 
@@ -69,7 +69,7 @@ package struct NaiveQuantizedLayout: WeightLayout {
     return CodedWeight(
       rows: rows, columns: columns, bits: 8,
       decoding: isInteger ? .zeroPoint : .levels(SmallFloat(codeType)?.values ?? []),
-      sharing: .columns(groupLength), codes: isInteger ? members[0].map { $0 ^ 0x80 } : members[0], scales: scales,
+      sharing: .columns(groupLength), codes: isInteger ? signsFlipped(members[0]) : members[0], scales: scales,
       zeroPoints: zeroPoints)
   }
 
@@ -117,4 +117,12 @@ package struct NaiveQuantizedLayout: WeightLayout {
     groupLength = length
     rowsPerScale = height
   }
+}
+
+/// Unsigned codes as signed ones, and back.
+func signsFlipped(_ codes: [UInt8]) -> [UInt8] {
+  var result = codes
+  var target = result.mutableSpan
+  for index in 0..<target.count { target[index] ^= 0x80 }
+  return result
 }
