@@ -179,8 +179,13 @@ enum DecodableCheckpoint: Sendable {
   /// - Throws: if a weight in the layout of a runtime cannot be read, which its form is known from.
   func codeForm(of tensor: Tensor) throws(CheckpointError) -> CodeForm? {
     guard case .quantized(let quantized) = self, case .quantized(let stored) = tensor.content else { return nil }
-    if let record = stored.manifestRecord { return record.encoding.map { CodeForm($0, shape: record.shape) } }
-    return try quantized.codedWeight(stored).map { CodeForm($0) }
+    // Spelled out: the optimizer of Swift 6.3.1 stops at closures here.
+    if let record = stored.manifestRecord {
+      guard let encoding = record.encoding else { return nil }
+      return CodeForm(encoding, shape: record.shape)
+    }
+    guard let weight = try quantized.codedWeight(stored) else { return nil }
+    return CodeForm(weight)
   }
 
   /// Decodes runs of elements; each thread takes one.
