@@ -165,8 +165,8 @@ package struct MemoryPlan: Sendable {
   /// Refuses to start where reserving buffers would fail: OpenBLAS then tries again for ever.
   /// - Parameter limit: of this process's addresses.
   package func require(addressSpace limit: Int, memory: Int, workers: Int) throws(ConversionError) {
-    let buffers = runsModel ? (workers + 1) * Self.bufferBytes : 0
-    let needed = Self.reservedBytes + buffers + peak(within: memory)
+    guard runsModel else { return }
+    let needed = Self.reservedBytes + (workers + 1) * Self.bufferBytes + peak(within: memory)
     guard needed <= limit else {
       throw .tooLittleAddressSpace(limit: Figures.bytes(limit), needed: Figures.bytes(needed))
     }

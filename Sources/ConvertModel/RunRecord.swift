@@ -16,12 +16,15 @@ extension ConversionRecord.Run {
 
   /// The largest resident set of this process so far.
   private static var peakByteCount: Int {
-    var usage = rusage()
     #if canImport(Glibc)
-      guard getrusage(RUSAGE_SELF.rawValue, &usage) == 0 else { return 0 }
-      // In units of 1024 bytes.
-      return usage.ru_maxrss * 1024
+      // getrusage would give that of the process that started this one, where it was larger.
+      let status = (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? ""
+      for line in status.split(separator: "\n") where line.hasPrefix("VmHWM:") {
+        return (Int(line.filter(\.isNumber)) ?? 0) * 1024
+      }
+      return 0
     #else
+      var usage = rusage()
       guard getrusage(RUSAGE_SELF, &usage) == 0 else { return 0 }
       return usage.ru_maxrss
     #endif

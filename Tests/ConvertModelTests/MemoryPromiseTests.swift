@@ -56,7 +56,7 @@ import Testing
   }
 
   /// A limit on addresses stands for a machine that has no more to give.
-  @Test(arguments: [methods[0], methods[2]])
+  @Test(arguments: [methods[2], methods[3]])
   func aConversionRunsUnderALimitOfTheSystem(_ method: [String]) async throws {
     let program = FilePath(CommandLine.arguments[0]).removingLastComponent().appending("convert-model")
     func run(kilobytes: Int) async throws -> (code: Int32, error: String) {

@@ -17,6 +17,6 @@ import Tokenizers
     }
     let rate = Double(text.count) / 1e6 / (best / .seconds(1))
     print("\(kind): \(Int(rate.rounded())) MB/s")
-    #expect(rate > 1)
+    #expect(rate > 0.3)
   }
 }
