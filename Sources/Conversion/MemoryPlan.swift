@@ -30,7 +30,7 @@ package struct MemoryPlan: Sendable {
   private static let programBytes = 40 << 20
   private static let bytesPerThread = 12 << 20
   /// Of headers, plan and manifest.
-  private static let bytesPerTensor = 6 << 10
+  private static let bytesPerTensor = 8 << 10
   private static let float = MemoryLayout<Float>.stride
 
   /// Of a run of the model that gathers statistics, before there is a plan.

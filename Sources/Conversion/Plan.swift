@@ -226,8 +226,10 @@ package struct Plan: Sendable {
       case nil: ["format": "pt", "quantization_manifest": .init(PackedManifest.fileName)]
       case let runtime?: ["format": runtime.isMLX ? "mlx" : "pt"]
       }
+    var members = source.files.map { _ in [TensorSpecification]() }
+    for tensor in tensors { members[tensor.source.fileIndex] += tensor.members.map(\.specification) }
     return source.files.enumerated().map { index, file in
-      var specifications = tensors.filter { $0.source.fileIndex == index }.flatMap { $0.members.map(\.specification) }
+      var specifications = members[index]
       if index == 0 { specifications += codebooks.map { PackedFormat.specification(of: $0) } }
       let name = source.files.count > 1 ? file.path.lastComponent?.string : nil
       let layout = SafetensorsLayout(specifications, metadata: metadata)

@@ -86,11 +86,11 @@ package struct PlanSummary: Sendable {
       TableColumn(title: "becomes"), TableColumn(title: "before", isNumber: true),
       TableColumn(title: "after", isNumber: true),
     ]
-    let rows = tensors.map { tensor in
+    let rows = shownTensors.map { name, tensor, count in
       [
-        tensor.name.printable, Figures.shape(tensor.shape), tensor.type.rawValue,
-        tensor.scheme ?? "kept: \(tensor.reason ?? "")", Figures.bytes(tensor.sourceByteCount),
-        Figures.bytes(tensor.storedByteCount),
+        name.printable, (count > 1 ? "\(count) × " : "") + Figures.shape(tensor.shape), tensor.type.rawValue,
+        tensor.scheme ?? "kept: \(tensor.reason ?? "")", Figures.bytes(count * tensor.sourceByteCount),
+        Figures.bytes(count * tensor.storedByteCount),
       ]
     }
     let fileRows = files.map { [$0.name, "\($0.byteCount)"] }
@@ -104,6 +104,28 @@ package struct PlanSummary: Sendable {
     text += "\n\n\(Figures.count(quantized, "tensor")) to quantize, \(tensors.count - quantized) to keep."
     text += " The output folder takes \(outputByteCount) bytes (\(Figures.bytes(outputByteCount)))."
     return text + "\n" + support.text + "\n\n" + memory.text
+  }
+
+  /// Beyond this, tensors whose names differ in numbers alone share a line.
+  private static let longestList = 2000
+
+  /// What a line shows: a tensor, or how many there are like it.
+  private var shownTensors: [(name: String, tensor: Tensor, count: Int)] {
+    guard tensors.count > Self.longestList else { return tensors.map { ($0.name, $0, 1) } }
+    struct Kind: Hashable {
+      let name: String
+      let shape: [Int]
+      let scheme: String?
+      let type: ElementType
+    }
+    var found: OrderedDictionary<Kind, (tensor: Tensor, count: Int)> = [:]
+    for tensor in tensors {
+      let parts = tensor.name.split(separator: ".", omittingEmptySubsequences: false)
+      let name = parts.map { Int($0) == nil ? String($0) : "*" }.joined(separator: ".")
+      let kind = Kind(name: name, shape: tensor.shape, scheme: tensor.scheme, type: tensor.type)
+      found[kind, default: (tensor, 0)].count += 1
+    }
+    return found.map { kind, value in (value.count > 1 ? kind.name : value.tensor.name, value.tensor, value.count) }
   }
 
   package var json: JSONValue {
