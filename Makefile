@@ -56,10 +56,11 @@ fuzz: build
 	Tests/Fuzz/build
 	Tests/Fuzz/run $(MINUTES)
 
-# The known inputs again, with address sanitizer.
-fuzz-replay: build
-	Tests/Fuzz/build
-	Tests/Fuzz/run replay
+# The known inputs again, with address sanitizer; links with what an earlier build or test left.
+fuzz-replay:
+	@test -e .build/release/convert-model.product/Objects.LinkFileList || $(MAKE) build
+	OPTIMIZE=-Onone OUT=.build/fuzz-replay Tests/Fuzz/build
+	OUT=.build/fuzz-replay TIMEOUT=10 Tests/Fuzz/run replay
 
 # Conversions killed KILLS times at random moments, and gone on with: the bytes must be those of undisturbed ones.
 KILLS ?= 200
