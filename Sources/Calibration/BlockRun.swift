@@ -1,0 +1,265 @@
+import Kernels
+import Models
+import Quantization
+
+extension BlockCalibration {
+  /// A model on its way through a block: the quantized one, or the original.
+  struct Track {
+    /// 0: the quantized model; 1: the original.
+    let index: Int
+    let forward: BlockForward
+    let weights: BlockWeights
+    let states: HiddenStates
+    /// What the attention's output projection reads.
+    let attended: HiddenStates
+  }
+
+  /// One block's turn.
+  struct BlockRun {
+    let block: BlockDescription
+    let quantized: Track
+    let original: Track?
+    let groups: [Group]
+    let tables: RotaryTables?
+    let pool: MatrixPool
+    let options: Options
+    /// Of the model, for messages.
+    let place: String
+    let isWanted: (LinearDescription) -> Bool
+    let purpose: Purpose
+    let scalings: [LinearDescription: LayerScaling]
+    let makeStates: (_ width: Int) throws -> HiddenStates
+    let meter: CalibrationMeter
+
+    private var tracks: [Track] { [quantized] + (original.map { [$0] } ?? []) }
+    private var width: Int { quantized.states.width }
+
+    func run() throws {
+      try work(on: block.attention.input, \.attentionInput, width: width) { track, group, x in
+        try track.states.read(groups[group].rows) { track.forward.attentionInput($0, into: x) }
+      }
+      for track in tracks { try attend(track) }
+      try meter.add(.run, meter.costs.attend(block))
+      // The original goes ahead: what its stream is after a branch is what the quantized layer aims at.
+      if let original, !block.isParallel { try addAttention(original) }
+      try work(
+        on: ProjectionDescription([block.attention.output]), \.attentionOutput, width: quantized.attended.width,
+        meetsStream: meetsStream(block.attentionNorms)
+      ) { track, group, x in
+        try track.attended.read(groups[group].rows) {
+          copyColumns(MatrixColumns($0, from: 0), into: x, at: 0, count: x.rows)
+        }
+      }
+      if !block.isParallel { try addAttention(quantized) }
+      try meter.add(.run, meter.costs.product(block.attention.output))
+      switch block.feedForward {
+      case .gated(let input, let output, _): try feedForward(input, output)
+      case .plain(let input, let output, _): try feedForward(ProjectionDescription([input]), output)
+      case .mixture(let mixture): try self.mixture(mixture)
+      }
+      if block.isParallel { try tracks.forEach(addAttention) }
+    }
+
+    /// Whether a branch's output is added to the stream as it is, and nothing else is added or done to it.
+    private func meetsStream(_ norms: BranchNorms) -> Bool {
+      options.correctsStream && !block.isParallel && norms.after == nil && norms.onSum == nil
+    }
+
+    private func attend(_ track: Track) throws {
+      for group in groups {
+        let x = pool.take(rows: group.rows.count, columns: width)
+        try track.states.read(group.rows) { track.forward.attentionInput($0, into: x) }
+        try track.attended.update(group.rows) {
+          track.forward.attend(x, group.batch, tables: tables, cache: nil, into: $0)
+        }
+        pool.give(x)
+      }
+    }
+
+    private func addAttention(_ track: Track) throws {
+      for group in groups {
+        try track.states.update(group.rows) { hidden in
+          try track.attended.read(group.rows) { track.forward.addAttention($0, to: hidden) }
+        }
+      }
+    }
+
+    private func feedForward(_ input: ProjectionDescription, _ output: LinearDescription) throws {
+      try work(on: input, \.feedForward[0].input, width: width) { track, group, x in
+        try track.states.read(groups[group].rows) { track.forward.feedForwardInput($0, into: x) }
+      }
+      // The activations are kept, on disk if need be: computing them twice would cost more.
+      let inners = try tracks.map { track in
+        let inners = try makeStates(output.inputs)
+        for (index, group) in groups.enumerated() {
+          try inners.update(group.rows) { inner in
+            try read(track, index) { track.forward.inner($0, expert: 0, into: inner) }
+          }
+        }
+        return inners
+      }
+      try meter.add(.run, meter.costs.inner(input, output))
+      func add(_ track: Track) throws {
+        for group in groups {
+          let branch = pool.take(rows: group.rows.count, columns: width)
+          try inners[track.index].read(group.rows) { inner in
+            track.weights.feedForward[0].output.apply(inner, into: branch, workers: options.workers)
+          }
+          try track.states.update(group.rows) { track.forward.addFeedForward(branch, to: $0) }
+          pool.give(branch)
+        }
+      }
+      if let original { try add(original) }
+      try work(
+        on: ProjectionDescription([output]), \.feedForward[0].output, width: output.inputs,
+        meetsStream: meetsStream(block.feedForwardNorms)
+      ) { track, group, x in
+        try inners[track.index].read(groups[group].rows) {
+          copyColumns(MatrixColumns($0, from: 0), into: x, at: 0, count: x.rows)
+        }
+      }
+      try add(quantized)
+      try meter.add(.run, meter.costs.product(output))
+    }
+
+    /// Gives a body what the feed-forward layer reads.
+    private func read(_ track: Track, _ group: Int, _ body: (Matrix) -> Void) throws {
+      let x = pool.take(rows: groups[group].rows.count, columns: width)
+      try track.states.read(groups[group].rows) { track.forward.feedForwardInput($0, into: x) }
+      body(x)
+      pool.give(x)
+    }
+
+    /// Each expert sees the tokens that the router of the quantized model sends it; one that is to be quantized and was
+    /// sent too few sees all.
+    private func mixture(_ mixture: MixtureDescription) throws {
+      // The router is never quantized, so that routes stay those of the first pass.
+      var routes: [[ExpertRoute]] = []
+      for group in groups.indices {
+        try read(quantized, group) { routes.append(quantized.forward.routes($0, mixture)) }
+      }
+      for (index, description) in mixture.experts.enumerated() {
+        var tokens = routes.map { $0[index].tokens }
+        var routed: Int?
+        if case .quantize = purpose {
+          let calibrated = groups.indices.filter { !groups[$0].isHeldOut }
+          let sent = calibrated.reduce(0) { $0 + tokens[$1].count }
+          if sent < MixtureRule.leastTokens(inputs: max(width, description.output.inputs)) {
+            routed = sent
+            for group in calibrated { tokens[group] = Array(0..<groups[group].rows.count) }
+          }
+        }
+        try work(on: description.input, { $0.feedForward[index].input }, width: width, rows: tokens, routed: routed) {
+          track, group, x in
+          try self.read(track, group) { gatherRows(tokens[group], of: $0, into: x) }
+        }
+        try work(
+          on: ProjectionDescription([description.output]), { $0.feedForward[index].output },
+          width: description.output.inputs, rows: tokens, routed: routed
+        ) { track, group, inner in
+          let x = pool.take(rows: tokens[group].count, columns: width)
+          try self.read(track, group) { gatherRows(tokens[group], of: $0, into: x) }
+          track.forward.inner(x, expert: index, into: inner)
+          pool.give(x)
+        }
+      }
+      for track in tracks {
+        for (index, group) in groups.enumerated() {
+          let branch = pool.take(rows: group.rows.count, columns: width)
+          try read(track, index) { track.forward.mixture($0, mixture, into: branch) }
+          try track.states.update(group.rows) { track.forward.addFeedForward(branch, to: $0) }
+          pool.give(branch)
+        }
+      }
+    }
+
+    /// Collects the evidence of one input, and has the layers that read it quantized where that is the purpose.
+    /// - Parameters:
+    ///   - rows: for each group the tokens that reach the layers; nil: all.
+    ///   - routed: see `LayerProblem.routedTokens`.
+    ///   - meetsStream: whether the layer's output is to take the stream to where the original's already is.
+    ///   - fill: writes the inputs of a group.
+    private func work(
+      on projection: ProjectionDescription, _ layer: (BlockWeights) -> LoadedLinear, width: Int,
+      rows chosen: [[Int]]? = nil, routed: Int? = nil, meetsStream: Bool = false,
+      fill: (Track, Int, Matrix) throws -> Void
+    ) throws {
+      let wanted = projection.linears.filter(isWanted)
+      guard !wanted.isEmpty else { return }
+      try meter.begin(wanted[0])
+      let share = chosen == nil ? 1 : meter.costs.share(of: block)
+      let handOut: LayerHandOut
+      switch purpose {
+      case .observe(let evidence, let receive):
+        let names = wanted.map { EvidencedLayer($0) }
+        let input = try observe(names, width: width, rows: chosen, evidence) { try fill(quantized, $0, $1) }
+        try receive(input)
+        return try meter.add(.gather, meter.costs.gather(projection, share: share))
+      case .quantize(let quantize, _):
+        handOut = LayerHandOut(
+          pool: pool, keepsWeights: options.usesOriginalInputs, isWanted: isWanted, quantize: quantize)
+      }
+      let loaded = layer(quantized.weights)
+      var hessian = Hessian(dimension: width)
+      let target = original.map { _ in OutputTarget(inputs: width, outputs: meetsStream ? projection.outputs : nil) }
+      let heldOut = HeldOutCollection(
+        tokens: groups.indices.reduce(0) {
+          $0 + (groups[$1].isHeldOut ? chosen?[$1].count ?? groups[$1].rows.count : 0)
+        },
+        width: width, otherWidth: original == nil ? nil : meetsStream ? projection.outputs : width, pool)
+      for (index, group) in groups.enumerated() {
+        let count = chosen?[index].count ?? group.rows.count
+        guard count > 0 else { continue }
+        func filled(_ track: Track) throws -> Matrix {
+          let x = pool.take(rows: count, columns: width)
+          try fill(track, index, x)
+          return x
+        }
+        let x = try filled(quantized)
+        if group.isHeldOut {
+          let bounds = group.batch.sequences.map { range in
+            chosen.map { $0[index].count { $0 < range.lowerBound } } ?? range.lowerBound
+          }
+          let other = try original.map { original in
+            try meetsStream ? streamAim(of: original, group, bias: loaded.bias) : filled(original)
+          }
+          heldOut.add(x, other, bounds: bounds)
+          pool.give([x, other].compactMap(\.self))
+          continue
+        }
+        do {
+          try hessian.add(x, workers: options.workers)
+        } catch {
+          throw EvidenceError(place, wanted.map { EvidencedLayer($0) }, error)
+        }
+        if let original, let target {
+          let aim: Matrix
+          if meetsStream {
+            aim = try streamAim(of: original, group, bias: loaded.bias)
+          } else {
+            aim = try filled(original)
+            subtract(x, from: aim, workers: options.workers)
+          }
+          target.add(x, aim, workers: options.workers)
+          pool.give(aim)
+        }
+        pool.give(x)
+      }
+      try meter.add(.gather, meter.costs.gather(projection, share: share))
+      try handOut(
+        projection, loaded, hessian, target, heldOut.inputs(isAim: meetsStream), scalings, routedTokens: routed)
+      heldOut.free()
+    }
+
+    /// What a layer should give, without its bias, for the stream to become that of the original model.
+    private func streamAim(of original: Track, _ group: Group, bias: [Float]?) throws -> Matrix {
+      let aim = pool.take(rows: group.rows.count, columns: width)
+      try original.states.read(group.rows) {
+        copyColumns(MatrixColumns($0, from: 0), into: aim, at: 0, count: aim.rows)
+      }
+      try quantized.states.read(group.rows) { subtract($0, from: aim, workers: options.workers) }
+      if let bias { subtract(row: bias, from: aim, workers: options.workers) }
+      return aim
+    }
+  }
+}
