@@ -3,6 +3,12 @@ PREFIX ?= /usr/local
 TARGET = $(DESTDIR)$(PREFIX)
 SWIFT ?= swift
 PROGRAM := .build/release/convert-model
+# The instructions to use: those of the machine at hand, by the levels of x86-64 that its loader tells (x86-64-v3 has
+# AVX2, x86-64-v4 AVX-512). CPU=x86-64 makes a program for every such processor, somewhat slower; its bytes are the same.
+CPU ?= $(or $(shell /lib64/ld-linux-x86-64.so.2 --help 2>/dev/null | sed -n 's/^ *\(x86-64-v[34]\) .supported.*/\1/p' | head -1),any)
+LEVEL_x86-64-v3 = -Xcc -march=x86-64-v3 -Xswiftc -DX86_64_V3
+LEVEL_x86-64-v4 = -Xcc -march=x86-64-v4 -Xswiftc -DX86_64_V4
+FLAGS = -c release $(LEVEL_$(CPU))
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
 .PHONY: demo test build setup lint format bench interop fuzz fuzz-replay torture install uninstall clean
@@ -13,10 +19,10 @@ demo: build
 	$(PROGRAM) report demo-output --against Fixtures/tiny-llama
 
 test: setup
-	$(SWIFT) test -c release
+	$(SWIFT) test $(FLAGS)
 
 build: setup
-	$(SWIFT) build -c release --product convert-model
+	$(SWIFT) build $(FLAGS) --product convert-model
 
 # System packages, where Debian's package manager is at hand and one of them is missing.
 setup:
@@ -34,8 +40,8 @@ format:
 
 # PEER is a Python with bitsandbytes and transformers, LLAMA one with llama-cpp-python, to compare with in the same run.
 bench: build
-	$(SWIFT) build -c release --product ForwardBenchmarks
-	$(SWIFT) build -c release --product KernelBenchmarks
+	$(SWIFT) build $(FLAGS) --product ForwardBenchmarks
+	$(SWIFT) build $(FLAGS) --product KernelBenchmarks
 	Benchmarks/run $(PROGRAM) $(if $(PEER),--peer $(PEER))
 	Benchmarks/forward $(PROGRAM) .build/release/ForwardBenchmarks $(if $(PEER),--peer $(PEER))
 	.build/release/KernelBenchmarks
@@ -75,9 +81,9 @@ install: setup
 	ln -sf "$$(pkg-config --variable=libdir openblas)/libopenblas.a" $(ARCHIVES)/libopenblas.a
 	sed 's|^libdir=.*|libdir=$(CURDIR)/$(ARCHIVES)|' "$$(pkg-config --variable=pcfiledir openblas)/openblas.pc" \
 	  > $(ARCHIVES)/openblas.pc
-	PKG_CONFIG_PATH=$(CURDIR)/$(ARCHIVES) $(SWIFT) build -c release --product convert-model --static-swift-stdlib \
+	PKG_CONFIG_PATH=$(CURDIR)/$(ARCHIVES) $(SWIFT) build $(FLAGS) --product convert-model --static-swift-stdlib \
 	  --scratch-path .build/static
-	$(SWIFT) package -c release plugin generate-manual
+	$(SWIFT) package $(FLAGS) plugin generate-manual
 	install -d "$(TARGET)/bin" "$(TARGET)/share/man/man1" "$(TARGET)/share/bash-completion/completions" \
 	  "$(TARGET)/share/zsh/site-functions" "$(TARGET)/share/fish/vendor_completions.d"
 	install -s -m 755 .build/static/release/convert-model "$(TARGET)/bin/convert-model"

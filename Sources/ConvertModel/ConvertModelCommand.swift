@@ -32,6 +32,7 @@ struct ConvertModelCommand: ParsableCommand {
         64  wrong usage
         65  malformed or unsuitable input
         66  input not found
+        69  the program was built for another processor
         73  output cannot be created
         74  reading or writing failed
         75  another process is writing the output
@@ -44,6 +45,11 @@ struct ConvertModelCommand: ParsableCommand {
       Check.self,
     ],
     defaultSubcommand: Convert.self)
+
+  static func main() {
+    ProcessorLevel.require()
+    main(nil)
+  }
 }
 
 /// The version that `--version` prints and manifests record.
