@@ -4,7 +4,7 @@ import SystemPackage
 
 /// Where an output is written until it is complete: the folder `.NAME.partial` beside its place, which one process holds
 /// at a time. The lock goes with the process that has it, however it ends.
-final class Staging: Sendable {
+package final class Staging: Sendable {
   /// The output's place.
   let path: FilePath
   let folder: FilePath

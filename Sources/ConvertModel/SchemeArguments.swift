@@ -4,6 +4,7 @@ import Conversion
 import Foundation
 import Kernels
 import Quantization
+import Reports
 import SystemPackage
 
 /// How weights are quantized.
@@ -350,27 +351,48 @@ struct MemoryArguments: ParsableArguments {
   var limit: Int { maxMemory?.count ?? Int(Double(ProcessInfo.processInfo.physicalMemory) * 0.6) }
 
   var spillFolder: FilePath { FilePath(temporaryFolder ?? FileManager.default.temporaryDirectory.path) }
+
+  /// Where activations go: beside what is written, unless another folder was named.
+  func spillFolder(for output: any ResumableOutput) -> FilePath {
+    temporaryFolder == nil ? output.scratch : spillFolder
+  }
+
+  /// Refuses a run for which the system allows too few addresses.
+  func requireAddresses(for plan: MemoryPlan, workers: Int) throws {
+    if let found = addressSpaceLimit { try plan.require(addressSpace: found, memory: limit, workers: workers) }
+  }
+
+  /// The same before anything is known of the run.
+  func requireAddresses(workers: Int) throws {
+    if let found = addressSpaceLimit { try MemoryPlan.require(addressSpace: found, workers: workers) }
+  }
+
+  func peakText(_ peak: Int, of plan: MemoryPlan) -> String {
+    "Peak memory: \(Figures.bytes(peak)), of \(Figures.bytes(plan.peak(within: limit))) promised."
+  }
 }
 
-/// What becomes of an interrupted conversion to the same output.
+/// What becomes of an interrupted run for the same output.
 struct ResumptionArguments: ParsableArguments {
   @Flag(
     help: ArgumentHelp(
-      "Go on with an interrupted conversion, or begin; fine if OUTPUT is complete already.",
+      "Go on with an interrupted run, or begin; fine if OUTPUT is complete already.",
       discussion: "The same command goes on without it, too, but refuses an OUTPUT that is there."))
   var resume = false
 
-  @Flag(help: "Discard what an interrupted conversion has done, and begin anew.")
+  @Flag(help: "Discard what an interrupted run has done, and begin anew.")
   var restart = false
 
   func validate() throws {
     if resume, restart { throw ValidationError("--resume and --restart: choose one") }
   }
 
-  /// - Parameter steps: what an interrupted conversion has done.
-  func announce(_ steps: Int) {
+  /// - Parameters:
+  ///   - steps: what an interrupted run has done.
+  ///   - work: what that was.
+  func announce(_ steps: Int, of work: String = "conversion") {
     guard steps > 0 else { return }
-    printNote("going on with an interrupted conversion, \(steps) steps of which are done; --restart begins anew")
+    printNote("going on with an interrupted \(work), \(steps) steps of which are done; --restart begins anew")
   }
 }
 

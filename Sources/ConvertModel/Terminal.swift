@@ -25,6 +25,7 @@ enum Exit {
 func reportingErrors(_ body: () throws -> Void) throws {
   // Where files may not grow, a write then fails and is reported, instead of ending the program.
   signal(SIGXFSZ, SIG_IGN)
+  leaveWithoutDestructors()
   do {
     try body()
   } catch let error as CheckpointError {
@@ -65,6 +66,18 @@ func reportingErrors(_ body: () throws -> Void) throws {
     printError("\(error)")
     throw ExitCode.validationFailure
   }
+}
+
+/// Ends the process as soon as its output is written. The destructor of OpenBLAS waits for its threads, which where
+/// addresses are few (`ulimit -v`) try for ever to reserve a buffer.
+private func leaveWithoutDestructors() {
+  #if canImport(Glibc)
+    _ = on_exit(
+      { status, _ in
+        fflush(nil)
+        _exit(status)
+      }, nil)
+  #endif
 }
 
 private func exitCode(of error: CheckpointError) -> ExitCode {
@@ -145,7 +158,10 @@ struct Interruption: Sendable {
   init() {
     // Touched before the handlers are set: a handler must not be the first to initialize it.
     Self.requested.store(false, ordering: .relaxed)
-    for number in [SIGINT, SIGTERM] { signal(number) { _ in Self.requested.store(true, ordering: .relaxed) } }
+    // A second one does not wait for the place: what was recorded until then is kept as well.
+    for number in [SIGINT, SIGTERM] {
+      signal(number) { _ in if Self.requested.exchange(true, ordering: .relaxed) { _exit(Exit.interrupted.rawValue) } }
+    }
     // A parent with threads can have handed down that they are blocked.
     var signals = sigset_t()
     sigemptyset(&signals)
