@@ -44,7 +44,8 @@ package struct MemoryPlan: Sendable {
       + (sumsHessians ? [Self.hessian(of: model)] : [])
     activationByteCount = run.activations
     runsModel = true
-    (work, advice) = ("calibration", "Raise it, or leave out the Hessians, which GPTQ alone needs, with --no-hessians")
+    work = "calibration"
+    advice = "Raise it" + (sumsHessians ? ", or leave out the Hessians, which GPTQ alone needs, with --no-hessians" : "")
   }
 
   /// Of a GGUF file.
@@ -64,7 +65,8 @@ package struct MemoryPlan: Sendable {
     self.needs = needs.filter { $0.byteCount > 0 }
     activationByteCount = run?.activations ?? 0
     runsModel = text != nil
-    (work, advice) = ("conversion", "Raise it, or give the importance of columns by --imatrix instead of a text")
+    work = "conversion"
+    advice = text == nil ? "Raise it" : "Raise it, or give the importance of columns by --imatrix instead of a text"
   }
 
   /// Two of floats, the bytes that they are read from and what of a packed source is decoded on the way, and blocks.
@@ -181,11 +183,13 @@ package struct MemoryPlan: Sendable {
           byteCount: isLearned * float * group * widths))
       let widest = description.blocks.flatMap(\.linears).map(\.inputs).max() ?? 0
       let outputs = description.blocks.flatMap(\.linears).map(\.outputs).max() ?? 0
-      needs.append(
-        Need(
-          what: "\(options.heldOut) held-out windows at the inputs of a layer",
-          byteCount: 2 * float * length * outputs + float * options.heldOut * length
-            * (tracks * max(widest, hidden) + 2 * hidden)))
+      if options.heldOut > 0 {
+        needs.append(
+          Need(
+            what: "\(options.heldOut) held-out windows at the inputs of a layer",
+            byteCount: 2 * float * length * outputs + float * options.heldOut * length
+              * (tracks * max(widest, hidden) + 2 * hidden)))
+      }
       if recipe.needsStatistics || recipe.inputScaling != nil {
         let inputs = description.blocks.reduce(0) { $0 + $1.linears.reduce(0) { $0 + $1.inputs } }
         needs.append(Need(what: "statistics of the inputs of all layers", byteCount: 48 * inputs))

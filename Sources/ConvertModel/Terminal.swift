@@ -32,7 +32,7 @@ func reportingErrors(_ body: () throws -> Void) throws {
     printError("\(error)")
     throw exitCode(of: error)
   } catch let error as ConversionError {
-    printError("\(error)")
+    printError(error.lines)
     throw exitCode(of: error)
   } catch let error as SuspendedConversion {
     printError("\(error)")
@@ -96,8 +96,12 @@ private func exitCode(of error: ConversionError) -> ExitCode {
 }
 
 /// Prints one line, whatever names and values of a file are in it.
-func printError(_ text: String) {
-  FileHandle.standardError.write(Data("convert-model: error: \(text.printable)\n".utf8))
+func printError(_ text: String) { printError([text]) }
+
+/// Prints each on a line of its own.
+func printError(_ lines: [String]) {
+  let text = lines.map(\.printable).joined(separator: "\n")
+  FileHandle.standardError.write(Data("convert-model: error: \(text)\n".utf8))
 }
 
 func printNote(_ text: String) {

@@ -16,7 +16,8 @@ import Testing
     ["-m", "nf4", "--double-quantization"],
     ["-m", "absmax", "-b", "4", "--calibration", "default"],
     ["-m", "gptq", "-g", "32"], ["-m", "awq", "-g", "32"], ["-m", "learned", "-g", "32"], ["-m", "llm-int8"],
-    ["-m", "gptq", "-g", "32", "--layout", "gptq"],
+    ["-m", "gptq", "-g", "32", "--layout", "gptq"], ["--type", "Q8_0"], ["--type", "Q4_K_M"],
+    ["--type", "Q4_K_M", "--calibration", "default"],
   ]
 
   private static let text = ["--samples", "48", "--sequence-length", "128"]
@@ -75,6 +76,7 @@ import Testing
   }
 
   private func contents(_ folder: FilePath) throws -> [String: [UInt8]] {
+    if try Stat(folder).type == .regular { return ["": try readWhole(folder)] }
     let names = try FileManager.default.contentsOfDirectory(atPath: folder.string)
     return try Dictionary(uniqueKeysWithValues: names.map { ($0, try readWhole(folder.appending($0))) })
   }
