@@ -1,11 +1,13 @@
 import Calibration
 import Checkpoints
+import Evaluation
 import Kernels
 import Models
 import OrderedCollections
 import Packing
 import Quantization
 import Reports
+import SystemPackage
 
 /// What a conversion holds in memory at its highest, part by part, before any work.
 ///
@@ -45,7 +47,8 @@ package struct MemoryPlan: Sendable {
     activationByteCount = run.activations
     runsModel = true
     work = "calibration"
-    advice = "Raise it" + (sumsHessians ? ", or leave out the Hessians, which GPTQ alone needs, with --no-hessians" : "")
+    advice =
+      "Raise it" + (sumsHessians ? ", or leave out the Hessians, which GPTQ alone needs, with --no-hessians" : "")
   }
 
   /// Of a GGUF file.
@@ -116,6 +119,15 @@ package struct MemoryPlan: Sendable {
     ]
   }
 
+  /// Its file as text and values, and the tables made of it: measured, with room to spare.
+  private static func tokenizerBytes(_ folder: FilePath) -> Int {
+    let factors = [("tokenizer.json", 3), ("tokenizer.model", 12)]
+    for (name, factor) in factors {
+      if let size = try? Stat(folder.appending(name)).size { return factor * Int(size) }
+    }
+    return 0
+  }
+
   /// Of the input with the most features.
   private static func hessian(of model: Model) -> Need {
     let widest = model.description.linearInputs.max { $0.dimension < $1.dimension }
@@ -183,6 +195,7 @@ package struct MemoryPlan: Sendable {
           byteCount: isLearned * float * group * widths))
       let widest = description.blocks.flatMap(\.linears).map(\.inputs).max() ?? 0
       let outputs = description.blocks.flatMap(\.linears).map(\.outputs).max() ?? 0
+      needs.append(Need(what: "the tokenizer", byteCount: MemoryPlan.tokenizerBytes(model.folder)))
       if options.heldOut > 0 {
         needs.append(
           Need(

@@ -131,6 +131,7 @@ struct Convert: ParsableCommand {
       let interruption = Interruption()
       if let page { try requireFolder(of: page) }
       var recipe = try makeRecipe()
+      if recipe.runsModel { try memory.requireAddresses(workers: running.workers) }
       let checkpoint = try Checkpoint(FilePath(source))
       let evidence = try calibration.evidence.map { try openEvidence($0, for: checkpoint) }
       recipe.calibration.evidence = evidence?.record
@@ -142,6 +143,9 @@ struct Convert: ParsableCommand {
         }
         if !running.json { print("\(output.printable): is complete already") }
         return
+      }
+      if resumption.resume, layout != nil, FileManager.default.fileExists(atPath: output) {
+        printNote("--resume: the layout of a runtime does not tell by which recipe a folder was made")
       }
       // Claimed before long work, so that what stands in its way is known at once.
       let folder =
@@ -245,7 +249,14 @@ struct Convert: ParsableCommand {
       })
     let seconds = started.duration(to: .now).seconds
     let run = ConversionRecord.Run(seconds: begun.duration(to: .now).seconds, threads: running.workers)
-    let report = try measured(folder.path, checkpoint, run, display, interruption)
+    let report: ModelReport
+    do {
+      report = try measured(folder.path, checkpoint, run, display, interruption)
+    } catch ConversionError.cancelled {
+      display.finish()
+      printNote("\(output): is complete; only its comparison with the source was stopped, which 'report' makes as well")
+      throw Exit.interrupted
+    }
     display.finish()
     print(
       running.json
