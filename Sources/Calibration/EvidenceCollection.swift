@@ -11,12 +11,15 @@ extension BlockCalibration {
   /// - Parameters:
   ///   - isWanted: whether a layer's evidence is needed.
   ///   - onProgress: how far it is; returns false to stop.
+  ///   - milestones: where a run is taken up; inputs of the blocks before are not handed out again.
   /// - Throws: `EvidenceError` naming the layer and the feature whose value is not finite.
   package func collect(
     _ evidence: EvidenceOptions, isWanted: @escaping (LinearDescription) -> Bool = { _ in true },
-    onProgress: @escaping (WorkProgress) -> Bool, receive: @escaping (InputEvidence) throws -> Void
+    onProgress: @escaping (WorkProgress) -> Bool, milestones: Milestones? = nil,
+    receive: @escaping (InputEvidence) throws -> Void
   ) throws {
-    try asGiven.walk(isWanted: isWanted, onProgress: onProgress, .observe(evidence, receive))
+    try asGiven.walk(
+      isWanted: isWanted, onProgress: onProgress, .observe(evidence, receive), milestones: milestones)
   }
 
   /// The evidence of all inputs at once.

@@ -49,7 +49,7 @@ package struct CalibrationOptions: Hashable, Sendable {
   }
 
   /// - Parameter usesLayerEvidence: see `correction`.
-  func json(usesLayerEvidence: Bool) -> JSONValue {
+  package func json(usesLayerEvidence: Bool) -> JSONValue {
     if let evidence {
       return [
         "evidence": evidence, "dampening": dampening.map { .real($0) } ?? "automatic",

@@ -23,7 +23,7 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
   case noStatistics(String)
   case foldedOverflow(tensor: String, value: String)
   case needsModel(method: String, reason: String)
-  case tooLittleMemory(limit: String, needed: String, parts: [String])
+  case tooLittleMemory(limit: String, work: String, needed: String, parts: [String], advice: String)
   case tooLittleAddressSpace(limit: String, needed: String)
   case tooLargeToDistill(weights: Int, needed: Int, limit: Int)
   case nothingToQuantize(String)
@@ -35,7 +35,20 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
   case sizesDoNotAdd(String, expected: Int, found: Int)
   case cancelled
 
-  package var description: String {
+  package var description: String { lines.joined(separator: "\n") }
+
+  /// What is to be said, and lines of details after it.
+  package var lines: [String] {
+    switch self {
+    case .otherConversion(_, _, let differences):
+      let more = differences.count > 8 ? ["  and \(differences.count - 8) more"] : []
+      return [message] + differences.prefix(8).map { "  \($0)" } + more
+    case .tooLittleMemory(_, _, _, let parts, let advice): return [message] + parts.map { "  \($0)" } + [advice]
+    default: return [message]
+    }
+  }
+
+  private var message: String {
     switch self {
     case .outputExists(let path): "\(path): exists already; choose another name, or pass --overwrite to replace it"
     case .outputIsNotAModel(let path):
@@ -43,11 +56,9 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
     case .outputIsSource(let path): "\(path): source and output are the same folder; choose another output"
     case .inUse(let path):
       "\(path): another process is writing it; wait for that to end, stop it, or choose another output"
-    case .otherConversion(let path, let kept, let differences):
-      "\(path): an interrupted conversion in \(kept) was another one; pass --restart to discard what it has done, or go"
-        + " on with it by its own command. What differs:"
-        + differences.prefix(8).map { "\n  \($0)" }.joined()
-        + (differences.count > 8 ? "\n  and \(differences.count - 8) more" : "")
+    case .otherConversion(let path, let kept, _):
+      "\(path): an interrupted run in \(kept) was another one; pass --restart to discard what it has done, or go on with"
+        + " it by its own command. What differs:"
     case .cannotCreate(let path, let why): "\(path): cannot be created: \(why)"
     case .writeFailed(let path, let why): "\(path): writing failed: \(why)"
     case .alreadyPacked(let path):
@@ -82,10 +93,8 @@ package enum ConversionError: Error, Hashable, CustomStringConvertible {
       "\(method) runs the model, which cannot be done: \(reason). Methods that need no activations: absmax, zero-point,"
         + " nf4, fp4, hqq"
     case .layout(let error): error.description
-    case .tooLittleMemory(let limit, let needed, let parts):
-      "--max-memory: \(limit) cannot hold this conversion, which may take \(needed):\n  "
-        + "\(parts.joined(separator: "\n  "))\nRaise it, or take a method that needs less: absmax, zero-point, nf4 and hqq work"
-        + " tile by tile"
+    case .tooLittleMemory(let limit, let work, let needed, _, _):
+      "--max-memory: \(limit) cannot hold this \(work), which may take \(needed):"
     case .tooLittleAddressSpace(let limit, let needed):
       "the system allows this process \(limit) of addresses (ulimit -v), and it may reserve \(needed), most of which it never"
         + " touches: raise that limit; --max-memory bounds what is really used"

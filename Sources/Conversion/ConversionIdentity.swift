@@ -29,10 +29,13 @@ package struct ConversionIdentity: Hashable, Sendable {
     self.facts = facts
   }
 
-  /// Of an output that is made of whole files alone.
-  package init(toolVersion: String, recipe: JSONValue, files: [FilePath]) throws(CheckpointError) {
+  /// Of an output that is made of whole files.
+  package init(
+    toolVersion: String, recipe: JSONValue, files: [FilePath], kernels: String? = nil
+  ) throws(CheckpointError) {
     var facts: OrderedDictionary<String, String> = ["version": toolVersion]
     Self.flatten(recipe, as: "recipe", into: &facts)
+    if let kernels { facts["OpenBLAS kernels"] = kernels }
     try Self.add(files, to: &facts)
     self.facts = facts
   }

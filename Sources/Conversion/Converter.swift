@@ -64,7 +64,7 @@ package struct Converter: Sendable {
     }
     let targets = try targets(in: output, finished)
     try writeCodebooks(to: targets)
-    let splits = try measureSplits(finished, output.journal, onProgress: onCalibration)
+    let splits = try measureSplits(finished, output, onProgress: onCalibration)
     let record = try flushing(targets, if: output.isDurable) {
       let record = try writeCalibrated(to: targets, output, finished, onProgress: onCalibration)
       try writeWholeWeights(to: targets, except: finished.tensors, onProgress: onProgress)
@@ -120,14 +120,12 @@ package struct Converter: Sendable {
 
   /// What splitting does to the layers with outlier columns; nil where the plan, or the run, has nothing of the kind.
   private func measureSplits(
-    _ finished: FinishedWork, _ journal: Journal?, onProgress: @escaping (WorkProgress) -> Bool
+    _ finished: FinishedWork, _ output: OutputFolder, onProgress: @escaping (WorkProgress) -> Bool
   ) throws -> SplitSummary? {
     guard plan.hasSplits, let windows, let resources else { return nil }
-    if let outcomes = finished.splits { return SplitSummary(outcomes, plan.recipe.calibration, windows) }
     let model = try Plan.model(of: plan.source, plan.recipe)
     let layers = SplitLayers(plan: plan, model: model, windows: windows, resources: resources, workers: workers)
-    let outcomes = try layers.run(onProgress: onProgress)
-    try journal?.append([FinishedWork.Key.splits: JSONValue(encoding: outcomes)])
+    let outcomes = try layers.run(for: output, goingOnFrom: finished.splits, onProgress: onProgress)
     return SplitSummary(outcomes, plan.recipe.calibration, windows)
   }
 

@@ -58,15 +58,16 @@ package struct EvidenceHeader: Hashable, Sendable {
   static func name(_ part: Part, ofInput index: Int) -> String { "input.\(index).\(part.rawValue)" }
 
   var specifications: [TensorSpecification] {
-    let parts = Part.allCases.filter { hasHessians || $0 != .gram }
-    return [TensorSpecification(name: Self.tokens, type: .i64, shape: [inputs.count])]
-      + inputs.enumerated().flatMap { index, input in
-        parts.map { part in
-          TensorSpecification(
-            name: Self.name(part, ofInput: index), type: part.type,
-            shape: part == .gram ? [input.dimension, input.dimension] : [input.dimension])
-        }
-      }
+    [TensorSpecification(name: Self.tokens, type: .i64, shape: [inputs.count])]
+      + inputs.indices.flatMap { specifications(ofInput: $0) }
+  }
+
+  func specifications(ofInput index: Int) -> [TensorSpecification] {
+    let size = inputs[index].dimension
+    return Part.allCases.filter { hasHessians || $0 != .gram }.map { part in
+      TensorSpecification(
+        name: Self.name(part, ofInput: index), type: part.type, shape: part == .gram ? [size, size] : [size])
+    }
   }
 
   // MARK: Metadata
@@ -83,7 +84,7 @@ package struct EvidenceHeader: Hashable, Sendable {
   }
 
   /// - Parameter hashes: of every tensor; zeros stand for those that are not known yet, so that lengths stay.
-  func metadata(hashes: [String: String]) -> OrderedDictionary<String, String> {
+  func metadata(hashes: OrderedDictionary<String, String>) -> OrderedDictionary<String, String> {
     let unknown = String(repeating: "0", count: 64)
     let table = OrderedDictionary(
       specifications.map { ($0.name, JSONValue.string(hashes[$0.name] ?? unknown)) }, uniquingKeysWith: { $1 })

@@ -1,73 +1,68 @@
 import Calibration
 import Checkpoints
 import Crypto
-import Foundation
 import Kernels
 import OrderedCollections
 import Quantization
 import SystemPackage
 
-/// Writes a file of evidence, input by input, so that one Hessian is in memory at a time. The file appears complete or
-/// not at all.
-package final class EvidenceWriter {
-  private let path: FilePath
-  private let work: FilePath
+/// Writes a file of evidence, input by input, so that one Hessian is in memory at a time. The file is none before it is
+/// finished: see `OutputFile` for how it gets its place.
+final class EvidenceWriter {
+  /// For messages.
+  private let place: FilePath
   private let header: EvidenceHeader
   private let layout: SafetensorsLayout
   private let descriptor: FileDescriptor
   private let positions: [LinearInput: Int]
-  private var hashes: [String: String] = [:]
+  private var hashes: OrderedDictionary<String, String> = [:]
   private var tokens: [Int]
   private var buffer: [UInt8] = []
 
-  /// Creates the file under a temporary name, gives it what `body` writes, and puts it into its place.
-  /// - Throws: `ConversionError` where there is such a file already, or none can be made.
-  package static func write(
-    _ path: FilePath, _ header: EvidenceHeader, overwrite: Bool, _ body: (EvidenceWriter) throws -> Void
-  ) throws {
-    let writer = try EvidenceWriter(path, header, overwrite: overwrite)
-    do {
-      try body(writer)
-      try writer.finish()
-    } catch {
-      try? FileManager.default.removeItem(atPath: writer.work.string)
-      throw error
-    }
-  }
-
-  private init(_ path: FilePath, _ header: EvidenceHeader, overwrite: Bool) throws(ConversionError) {
-    guard let name = path.lastComponent?.string else { throw .cannotCreate(path.string, "it is no file's name") }
-    var isDirectory: ObjCBool = false
-    if FileManager.default.fileExists(atPath: path.string, isDirectory: &isDirectory) {
-      if isDirectory.boolValue { throw .cannotCreate(path.string, "it is a folder; name a file") }
-      guard overwrite else { throw .outputExists(path.string) }
-    }
-    self.path = path
+  /// Creates the file, or opens one that an interrupted run has left.
+  /// - Parameter place: of the output that it is, or is for.
+  init(_ header: EvidenceHeader, at path: FilePath, of place: FilePath) throws(ConversionError) {
+    self.place = place
     self.header = header
     layout = SafetensorsLayout(header.specifications, metadata: header.metadata(hashes: [:]))
     positions = Dictionary(header.inputs.enumerated().map { ($1, $0) }, uniquingKeysWith: { first, _ in first })
     tokens = [Int](repeating: 0, count: header.inputs.count)
-    let work = path.removingLastComponent().appending(".\(name).partial-\(UUID().uuidString.prefix(8))")
-    self.work = work
     do {
       descriptor = try FileDescriptor.open(
-        work, .readWrite, options: [.create, .exclusiveCreate, .closeOnExec],
-        permissions: [.ownerReadWrite, .groupRead, .otherRead])
+        path, .readWrite, options: [.create, .closeOnExec], permissions: [.ownerReadWrite, .groupRead, .otherRead])
     } catch {
-      throw .cannotCreate(path.string, "\(error)")
+      throw .cannotCreate(place.string, "\(error)")
     }
     do {
       try descriptor.allocate(layout.fileSize)
     } catch {
-      try? FileManager.default.removeItem(atPath: work.string)
-      throw .writeFailed(path.string, error.description)
+      throw .writeFailed(place.string, error.description)
     }
   }
 
   deinit { try? descriptor.close() }
 
+  /// The tensors of an input, and where they are in the file.
+  func members(ofInput index: Int) -> [(name: String, range: Range<Int>)] {
+    guard header.inputs.indices.contains(index) else { return [] }
+    return header.specifications(ofInput: index).map { member in
+      let start = layout.offsets[member.name] ?? 0
+      return (member.name, start..<start + member.byteCount)
+    }
+  }
+
+  /// Takes an input over that an interrupted run has written.
+  func take(input index: Int, tokens count: Int, hashes found: OrderedDictionary<String, String>) {
+    tokens[index] = count
+    hashes.merge(found) { $1 }
+  }
+
   /// Writes what is known of one input of the header, once.
-  package func write(_ input: InputEvidence) throws(ConversionError) {
+  /// - Returns: its position, and the hashes of its tensors.
+  @discardableResult
+  func write(
+    _ input: InputEvidence
+  ) throws(ConversionError) -> (index: Int, hashes: OrderedDictionary<String, String>) {
     guard let index = positions[LinearInput(layers: input.layers, dimension: input.dimension)] else {
       preconditionFailure("no such input in the header")
     }
@@ -79,9 +74,12 @@ package final class EvidenceWriter {
     try write(words: sums.exceedances.map { UInt64($0) }, to: name(.outlierTokens))
     let count = encodeElements(sums.largestMagnitudes, as: .f32, into: &buffer)
     try write(buffer[..<count], to: name(.largestMagnitudes))
-    guard header.hasHessians else { return }
-    guard let hessian = input.hessian else { preconditionFailure("the header promises Hessians") }
-    try write(hessian.sum, to: name(.gram))
+    if header.hasHessians {
+      guard let hessian = input.hessian else { preconditionFailure("the header promises Hessians") }
+      try write(hessian.sum, to: name(.gram))
+    }
+    let written = members(ofInput: index).map { ($0.name, hashes[$0.name] ?? "") }
+    return (index, OrderedDictionary(uniqueKeysWithValues: written))
   }
 
   private func write(words: [UInt64], to tensor: String) throws(ConversionError) {
@@ -123,18 +121,16 @@ package final class EvidenceWriter {
     do {
       try descriptor.writeFully(bytes, count: count, at: offset)
     } catch {
-      throw .writeFailed(path.string, error.description)
+      throw .writeFailed(place.string, error.description)
     }
   }
 
-  private func finish() throws(ConversionError) {
+  /// Completes the file with its header.
+  func finish() throws(ConversionError) {
     try write(words: tokens.map { UInt64($0) }, to: EvidenceHeader.tokens)
     let head = SafetensorsLayout(header.specifications, metadata: header.metadata(hashes: hashes)).head
     precondition(hashes.count == layout.offsets.count && head.count == layout.head.count)
     try put(head, count: head.count, at: 0)
-    guard rename(work.string, path.string) == 0 else {
-      throw .writeFailed(path.string, Errno(rawValue: errno).description)
-    }
   }
 }
 
@@ -145,7 +141,7 @@ extension EvidenceFile {
   /// - Parameter paths: two or more.
   /// - Throws: where they are of different models or were gathered in different ways, or share a text.
   package static func merge(
-    _ paths: [FilePath], into output: FilePath, overwrite: Bool, workers: Int, onProgress: (Double) -> Bool
+    _ paths: [FilePath], into output: OutputFile, workers: Int, onProgress: (Double) -> Bool
   ) throws {
     let files = try paths.map { try EvidenceFile($0) }
     guard let first = files.first else { return }
@@ -171,20 +167,31 @@ extension EvidenceFile {
     let header = EvidenceHeader(
       model: first.header.model, modelType: first.header.modelType, threshold: first.header.threshold, texts: texts,
       inputs: first.inputs, hasHessians: first.hasHessians)
-    try EvidenceWriter.write(output, header, overwrite: overwrite) { writer in
+    do {
+      try output.beginIfNeeded()
+      let writer = try EvidenceWriter(header, at: output.written, of: output.path)
       for index in header.inputs.indices {
-        var sum = try first.evidence(ofInput: index, withHessian: first.hasHessians, workers: workers)
-        for other in files.dropFirst() {
-          let part = try other.evidence(ofInput: index, withHessian: first.hasHessians, workers: workers)
-          do {
-            try sum.merge(part, workers: workers)
-          } catch let error as HessianError {
-            throw EvidenceError(other.place, part.layers, error)
-          }
-        }
-        try writer.write(sum)
+        try writer.write(try sum(ofInput: index, in: files, workers: workers))
         guard onProgress(Double(index + 1) / Double(header.inputs.count)) else { throw CancellationError() }
       }
+      try writer.finish()
+      try output.commit()
+    } catch {
+      throw output.leave(error)
     }
+  }
+
+  /// - Parameter files: at least one.
+  private static func sum(ofInput index: Int, in files: [EvidenceFile], workers: Int) throws -> InputEvidence {
+    var sum = try files[0].evidence(ofInput: index, withHessian: files[0].hasHessians, workers: workers)
+    for other in files.dropFirst() {
+      let part = try other.evidence(ofInput: index, withHessian: other.hasHessians, workers: workers)
+      do throws(HessianError) {
+        try sum.merge(part, workers: workers)
+      } catch {
+        throw EvidenceError(other.place, part.layers, error)
+      }
+    }
+    return sum
   }
 }

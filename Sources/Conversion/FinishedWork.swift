@@ -2,6 +2,7 @@ import Checkpoints
 import Crypto
 import Kernels
 import OrderedCollections
+import Packing
 import Synchronization
 import SystemPackage
 
@@ -15,12 +16,15 @@ struct FinishedWork: Sendable {
 
   /// A calibration that goes block by block.
   struct Blocks: Sendable {
-    /// The first block that is not done.
-    var next = 0
+    var pass = BlockPass.Finished()
     var layers: [LayerOutcome] = []
     var learning: [LearningRecord] = []
-    /// By track, the files with what goes into that block.
-    var states: [String] = []
+  }
+
+  /// A measurement of layers with outlier columns, block by block.
+  struct Splits: Sendable {
+    var pass = BlockPass.Finished()
+    var outcomes: [SplitOutcome] = []
   }
 
   /// SHA-256 of the members of tensors that are done.
@@ -31,17 +35,15 @@ struct FinishedWork: Sendable {
   private(set) var blocks = Blocks()
   /// Layers that were quantized one by one.
   private(set) var layers: [LayerKey: LayerOutcome] = [:]
-  private(set) var splits: [SplitOutcome]?
+  private(set) var splits = Splits()
 
   enum Key {
     static let tensor = "tensor"
     static let hashes = "hashes"
     static let codeSum = "code_sum"
-    static let block = "next_block"
     static let layers = "layers"
     static let learning = "learning"
     static let tensors = "tensors"
-    static let states = "states"
     static let layer = "layer"
     static let splits = "splits"
   }
@@ -55,20 +57,15 @@ struct FinishedWork: Sendable {
     _ entries: [JSONValue], of plan: Plan, in output: OutputFolder, workers: Int,
     onProgress: @escaping @Sendable (ByteProgress) -> Bool
   ) throws {
-    var recorded: [String: [String: String]] = [:]
-    for entry in entries {
-      guard let name = entry[Key.tensor]?.string, let found = entry[Key.hashes]?.object else { continue }
-      recorded[name] = Dictionary(uniqueKeysWithValues: found.compactMapValues(\.string).map { ($0, $1) })
-    }
-    try believe(recorded, plan, output, workers, onProgress)
+    try believe(RecordedMember.hashes(in: entries), plan, output, workers, onProgress)
     for entry in entries {
       if let name = entry[Key.tensor]?.string, tensors.contains(name) { codeSums[name] = entry[Key.codeSum]?.integer }
       if let layer = try? entry[Key.layer]?.decoded(as: LayerOutcome.self), tensors.contains(layer.tensor) {
         layers[LayerKey(tensor: layer.tensor, expert: layer.expert)] = layer
       }
-      if let found = entry[Key.splits] { splits = try? found.decoded(as: [SplitOutcome].self) }
     }
     blocks = finishedBlocks(entries, output)
+    splits = finishedSplits(entries, output)
   }
 
   /// Takes in tensors whose bytes have the hashes that were recorded.
@@ -76,74 +73,47 @@ struct FinishedWork: Sendable {
     _ recorded: [String: [String: String]], _ plan: Plan, _ output: OutputFolder, _ workers: Int,
     _ onProgress: @escaping @Sendable (ByteProgress) -> Bool
   ) throws {
-    struct Item: Sendable {
-      let tensor: String
-      let member: TensorSpecification
-      let file: FilePath
-      let offset: Int
-      let hash: String
-    }
-    var items: [Item] = []
+    var members: [RecordedMember] = []
+    var names: [(tensor: String, member: String, hash: String)] = []
     for tensor in plan.tensors {
       guard let hashes = recorded[tensor.source.name] else { continue }
       let file = plan.files[tensor.source.fileIndex]
       for member in tensor.members.map(\.specification) where member.byteCount > 0 {
-        items.append(
-          Item(
-            tensor: tensor.source.name, member: member, file: output.work.appending(file.name),
-            offset: file.layout.offsets[member.name] ?? 0, hash: hashes[member.name] ?? ""))
+        let (start, hash) = (file.layout.offsets[member.name] ?? 0, hashes[member.name] ?? "")
+        names.append((tensor.source.name, member.name, hash))
+        members.append(
+          RecordedMember(
+            tensor: tensor.source.name, file: output.work.appending(file.name),
+            range: start..<start + member.byteCount, hash: hash))
       }
     }
-    let list = items
-    let found = Mutex([Bool](repeating: false, count: list.count))
-    let progress = ProgressCounter(
-      total: list.reduce(0) { $0 + $1.member.byteCount }, stage: "checking", report: onProgress)
-    try runParallel(count: list.count, workers: workers, makeState: { [UInt8]() }) { index, buffer in
-      let item = list[index]
-      let range = item.offset..<item.offset + item.member.byteCount
-      let isAsRecorded = sha256(ofFile: item.file, range, using: &buffer) == item.hash
-      found.withLock { $0[index] = isAsRecorded }
-      try progress.add(item.member.byteCount)
-    }
-    let results = found.withLock { $0 }
-    let broken = Set(zip(list, results).filter { !$1 }.map(\.0.tensor))
-    for item in list where !broken.contains(item.tensor) {
-      tensors.insert(item.tensor)
-      hashes[item.member.name] = item.hash
-    }
+    tensors = try RecordedMember.confirmedTensors(members, workers: workers, onProgress: onProgress)
+    for (tensor, member, hash) in names where tensors.contains(tensor) { hashes[member] = hash }
   }
 
-  /// A block counts if all that it wrote is there, as well as all before it.
   private func finishedBlocks(_ entries: [JSONValue], _ output: OutputFolder) -> Blocks {
     var blocks = Blocks()
-    var states: [(file: String, hash: String)] = []
-    for entry in entries {
-      guard let next = entry[Key.block]?.integer else { continue }
-      // A run that began the calibration anew told of its first block again.
-      if next <= blocks.next { (blocks, states) = (Blocks(), []) }
-      guard next == blocks.next + 1, let written = entry[Key.tensors]?.array?.compactMap(\.string),
-        tensors.isSuperset(of: written),
-        let layers = try? entry[Key.layers]?.decoded(as: [LayerOutcome].self),
+    blocks.pass = BlockPass.quantizing.finished(entries, in: output) { entry in
+      entry[Key.tensors]?.array.map { tensors.isSuperset(of: $0.compactMap(\.string)) } ?? false
+    }
+    for entry in blocks.pass.entries {
+      guard let layers = try? entry[Key.layers]?.decoded(as: [LayerOutcome].self),
         let learning = try? entry[Key.learning]?.decoded(as: [LearningRecord].self)
       else { return Blocks() }
-      blocks.next = next
       blocks.layers += layers
       blocks.learning += learning
-      states =
-        entry[Key.states]?.array?.compactMap { state in
-          guard let file = state.array?.first?.string, let hash = state.array?.last?.string else { return nil }
-          return (file, hash)
-        } ?? []
     }
-    var buffer: [UInt8] = []
-    for (file, hash) in states {
-      let path = output.temporary(file)
-      guard let size = try? Stat(path).size, sha256(ofFile: path, 0..<Int(size), using: &buffer) == hash else {
-        return Blocks()
-      }
-    }
-    blocks.states = states.map(\.file)
     return blocks
+  }
+
+  private func finishedSplits(_ entries: [JSONValue], _ output: OutputFolder) -> Splits {
+    var splits = Splits()
+    splits.pass = BlockPass.splitting.finished(entries, in: output)
+    for entry in splits.pass.entries {
+      guard let outcomes = try? entry[Key.splits]?.decoded(as: [SplitOutcome].self) else { return Splits() }
+      splits.outcomes += outcomes
+    }
+    return splits
   }
 }
 

@@ -10,7 +10,7 @@ import SystemPackage
 /// A line that a crash cut, or that never reached the disk, ends what is read. Lines are written when the bytes that they
 /// tell of have been given to the system. A killed process loses neither; after a power cut, bytes may be missing that
 /// lines tell of, and therefore whoever goes on checks hashes before believing a line.
-final class Journal: Sendable {
+package final class Journal: Sendable {
   private let path: FilePath
   private let file: FileDescriptor
   private let state: Mutex<State>

@@ -1,11 +1,13 @@
 import Calibration
 import Checkpoints
+import Evaluation
 import Kernels
 import Models
 import OrderedCollections
 import Packing
 import Quantization
 import Reports
+import SystemPackage
 
 /// What a conversion holds in memory at its highest, part by part, before any work.
 ///
@@ -20,6 +22,9 @@ package struct MemoryPlan: Sendable {
 
   package let needs: [Need]
   private let runsModel: Bool
+  /// What is refused where it does not hold, and what else could be done.
+  private let work: String
+  private let advice: String
   /// What all activations take that may go to a file.
   package let activationByteCount: Int
 
@@ -27,22 +32,53 @@ package struct MemoryPlan: Sendable {
   package var least: Int { needs.reduce(0) { $0 + $1.byteCount } }
 
   /// The program itself and the buffers of OpenBLAS's threads.
-  private static let programBytes = 40 << 20
+  package static let programBytes = 40 << 20
   private static let bytesPerThread = 12 << 20
   /// Of headers, plan and manifest.
   private static let bytesPerTensor = 8 << 10
   private static let float = MemoryLayout<Float>.stride
 
-  /// Of a run of the model that gathers statistics, before there is a plan.
-  package init(observing model: Model, of source: Checkpoint, _ recipe: Recipe, workers: Int) {
-    let run = ModelRun(model, recipe)
-    needs = Self.always(source, workers: workers) + run.needs
+  /// Of a run of the model that gathers evidence and changes nothing.
+  package init(observing model: Model, _ options: CalibrationOptions, sumsHessians: Bool = false, workers: Int) {
+    let run = ModelRun(observing: model, options)
+    needs =
+      Self.always(tensorCount: model.source.tensorNames.count, workers: workers) + run.needs
+      + (sumsHessians ? [Self.hessian(of: model)] : [])
     activationByteCount = run.activations
     runsModel = true
+    work = "calibration"
+    advice =
+      "Raise it" + (sumsHessians ? ", or leave out the Hessians, which GPTQ alone needs, with --no-hessians" : "")
   }
 
+  /// Of a GGUF file.
+  /// - Parameter text: what a text is run through for importances; nil: they are known, or there are none.
+  package init(
+    _ conversion: GGUFConversion, observing text: (model: Model, options: CalibrationOptions)?, workers: Int
+  ) {
+    let run = text.map { ModelRun(observing: $0.model, $0.options) }
+    // Weights in the order of the file and before; what a reader holds of them; blocks.
+    let tiles = workers * Self.bytesPerTileElement * conversion.largestTile + conversion.tileCount * 16
+    let needs =
+      Self.always(tensorCount: conversion.summary.tensors.count, workers: workers) + [
+        Need(what: "tiles of \(workers) threads", byteCount: tiles),
+        Need(what: "metadata, the tokenizer among it", byteCount: Self.metadataFactor * conversion.layout.head.count),
+        Need(what: "importances of columns", byteCount: 2 * Self.float * conversion.importanceCount),
+      ] + (run?.needs ?? [])
+    self.needs = needs.filter { $0.byteCount > 0 }
+    activationByteCount = run?.activations ?? 0
+    runsModel = text != nil
+    work = "conversion"
+    advice = text == nil ? "Raise it" : "Raise it, or give the importance of columns by --imatrix instead of a text"
+  }
+
+  /// Two of floats, the bytes that they are read from and what of a packed source is decoded on the way, and blocks.
+  private static let bytesPerTileElement = 20
+  /// Tokens and merges as text, as values, and in the file's head.
+  private static let metadataFactor = 12
+
   package init(_ plan: Plan, workers: Int) {
-    var needs = Self.always(plan.source, workers: workers)
+    var needs = Self.always(tensorCount: plan.source.tensors.count, workers: workers)
     var activations = 0
     let tile = plan.tensors.map { tensor -> Int in
       switch tensor.work {
@@ -71,14 +107,34 @@ package struct MemoryPlan: Sendable {
     self.needs = needs.filter { $0.byteCount > 0 }
     activationByteCount = activations
     runsModel = plan.recipe.needsStatistics || plan.tensors.contains(where: \.work.isCalibrated)
+    work = "conversion"
+    advice = "Raise it, or take a method that needs less: absmax, zero-point, nf4 and hqq work tile by tile"
   }
 
-  private static func always(_ source: Checkpoint, workers: Int) -> [Need] {
+  private static func always(tensorCount: Int, workers: Int) -> [Need] {
     [
       Need(what: "the program and \(workers) threads", byteCount: programBytes + workers * bytesPerThread),
       Need(
-        what: "headers and plan of \(source.tensors.count) tensors", byteCount: source.tensors.count * bytesPerTensor),
+        what: "headers and plan of \(tensorCount) tensors", byteCount: tensorCount * bytesPerTensor),
     ]
+  }
+
+  /// Its file as text and values, and the tables made of it: measured, with room to spare.
+  private static func tokenizerBytes(_ folder: FilePath) -> Int {
+    let factors = [("tokenizer.json", 3), ("tokenizer.model", 12)]
+    for (name, factor) in factors {
+      if let size = try? Stat(folder.appending(name)).size { return factor * Int(size) }
+    }
+    return 0
+  }
+
+  /// Of the input with the most features.
+  private static func hessian(of model: Model) -> Need {
+    let widest = model.description.linearInputs.max { $0.dimension < $1.dimension }
+    let size = widest?.dimension ?? 0
+    return Need(
+      what: "the Hessian of the inputs of '\(widest?.layers.first?.weight.printable ?? "")'",
+      byteCount: float * size * size)
   }
 
   /// The evidence of the layer that takes most, and what quantizing it takes: its Hessian, a factor of it, and another
@@ -101,6 +157,14 @@ package struct MemoryPlan: Sendable {
     var needs: [Need] = []
     var activations = 0
     let tracks: Int
+
+    /// Of a model as it is, for statistics of its inputs.
+    init(observing model: Model, _ options: CalibrationOptions) {
+      var recipe = Recipe()
+      recipe.options.method = .llmInt8
+      recipe.calibration = options
+      self.init(model, recipe)
+    }
 
     init(_ model: Model, _ recipe: Recipe) {
       let description = model.description
@@ -131,11 +195,14 @@ package struct MemoryPlan: Sendable {
           byteCount: isLearned * float * group * widths))
       let widest = description.blocks.flatMap(\.linears).map(\.inputs).max() ?? 0
       let outputs = description.blocks.flatMap(\.linears).map(\.outputs).max() ?? 0
-      needs.append(
-        Need(
-          what: "\(options.heldOut) held-out windows at the inputs of a layer",
-          byteCount: 2 * float * length * outputs + float * options.heldOut * length
-            * (tracks * max(widest, hidden) + 2 * hidden)))
+      needs.append(Need(what: "the tokenizer", byteCount: MemoryPlan.tokenizerBytes(model.folder)))
+      if options.heldOut > 0 {
+        needs.append(
+          Need(
+            what: "\(options.heldOut) held-out windows at the inputs of a layer",
+            byteCount: 2 * float * length * outputs + float * options.heldOut * length
+              * (tracks * max(widest, hidden) + 2 * hidden)))
+      }
       if recipe.needsStatistics || recipe.inputScaling != nil {
         let inputs = description.blocks.reduce(0) { $0 + $1.linears.reduce(0) { $0 + $1.inputs } }
         needs.append(Need(what: "statistics of the inputs of all layers", byteCount: 48 * inputs))
@@ -156,8 +223,9 @@ package struct MemoryPlan: Sendable {
   package func activationBudget(within limit: Int) throws(ConversionError) -> Int {
     guard least <= limit else {
       throw .tooLittleMemory(
-        limit: Figures.bytes(limit), needed: Figures.bytes(least),
-        parts: needs.sorted { $0.byteCount > $1.byteCount }.map { "\(Figures.bytes($0.byteCount)): \($0.what)" })
+        limit: Figures.bytes(limit), work: work, needed: Figures.bytes(least),
+        parts: needs.sorted { $0.byteCount > $1.byteCount }.map { "\(Figures.bytes($0.byteCount)): \($0.what)" },
+        advice: advice)
     }
     return limit - least
   }
@@ -166,7 +234,14 @@ package struct MemoryPlan: Sendable {
   /// - Parameter limit: of this process's addresses.
   package func require(addressSpace limit: Int, memory: Int, workers: Int) throws(ConversionError) {
     guard runsModel else { return }
-    let needed = Self.reservedBytes + (workers + 1) * Self.bufferBytes + peak(within: memory)
+    try Self.require(addressSpace: limit, peak: peak(within: memory), workers: workers)
+  }
+
+  /// The same for a run of which no more is known than that it multiplies.
+  package static func require(
+    addressSpace limit: Int, peak: Int = programBytes, workers: Int
+  ) throws(ConversionError) {
+    let needed = reservedBytes + (workers + 1) * bufferBytes + peak
     guard needed <= limit else {
       throw .tooLittleAddressSpace(limit: Figures.bytes(limit), needed: Figures.bytes(needed))
     }
@@ -176,6 +251,11 @@ package struct MemoryPlan: Sendable {
   private static let bufferBytes = 1 << 27
   /// Of the program's code and libraries, the stacks and arenas of threads, and OpenBLAS at rest.
   private static let reservedBytes = 320 << 20
+
+  /// For a plan that is shown.
+  package var summary: PlanSummary.Memory {
+    PlanSummary.Memory(parts: needs.map { ($0.what, $0.byteCount) }, activationByteCount: activationByteCount)
+  }
 
   /// The most that a run under a limit takes.
   package func peak(within limit: Int) -> Int { min(limit, least + activationByteCount) }

@@ -1,6 +1,5 @@
 import Algorithms
 import Checkpoints
-import Crypto
 import Foundation
 import Kernels
 import Synchronization
@@ -10,12 +9,12 @@ import SystemPackage
 ///
 /// A durable one is flushed to the device before it is renamed. For any other the system writes the data when it sees
 /// fit, as after `cp`: a power cut soon after the end can leave files whose bytes are missing.
-package final class OutputFolder: Sendable {
+package final class OutputFolder: ResumableOutput {
   package let path: FilePath
   /// Where the files are written.
   let work: FilePath
   let isDurable: Bool
-  private let staging: Staging
+  package let staging: Staging
   private let mayReplace: Bool
   private let run = Mutex<Run?>(nil)
 
@@ -83,17 +82,8 @@ package final class OutputFolder: Sendable {
     if run.withLock({ $0 == nil }) { try begin(nil) }
   }
 
-  /// What the run, and those before it, have done: tensors and blocks.
-  package var finishedSteps: Int { journal?.stepCount ?? 0 }
-
   /// Nil where the run cannot be taken up.
-  var journal: Journal? { run.withLock { $0?.journal } }
-
-  /// For files of the run that are no part of the output.
-  package var scratch: FilePath { staging.folder }
-
-  /// A file of the run that is no part of the output.
-  func temporary(_ name: String) -> FilePath { staging.folder.appending(name) }
+  package var journal: Journal? { run.withLock { $0?.journal } }
 
   /// The path with symbolic links followed, as far as it exists.
   private static func resolved(_ path: FilePath) -> FilePath {
@@ -105,48 +95,6 @@ package final class OutputFolder: Sendable {
   var freeBytes: Int? {
     let attributes = try? FileManager.default.attributesOfFileSystem(forPath: work.string)
     return (attributes?[.systemFreeSize] as? NSNumber)?.intValue
-  }
-
-  /// A value that takes long to find: one that an interrupted run has found is taken from there.
-  package func remembered<Value: Codable>(
-    _ name: String, among earlier: [JSONValue], find: () throws -> Value
-  ) throws -> Value {
-    let path = temporary(name)
-    var buffer: [UInt8] = []
-    for entry in earlier where entry["remembered"]?.string == name {
-      guard let size = try? Stat(path).size, let hash = entry["hash"]?.string,
-        sha256(ofFile: path, 0..<Int(size), using: &buffer) == hash,
-        let data = FileManager.default.contents(atPath: path.string),
-        let value = try? JSONDecoder().decode(Value.self, from: data)
-      else { continue }
-      return value
-    }
-    let value = try find()
-    guard let journal else { return value }
-    let data = try JSONEncoder().encode(value)
-    do {
-      try data.write(to: URL(fileURLWithPath: path.string))
-    } catch {
-      throw ConversionError.writeFailed(path.string, Staging.explanation(error))
-    }
-    try journal.append([
-      "remembered": .string(name), "hash": .string(hexadecimal(SHA256.hash(data: data))),
-    ])
-    return value
-  }
-
-  /// Records what the run's input is, and refuses to go on with one of another.
-  package func confirm(_ tokens: [Int32], among earlier: [JSONValue]) throws(ConversionError) {
-    let hash = ConversionIdentity.hash(tokens)
-    guard let found = earlier.firstNonNil({ $0[Journal.Fact.tokens]?.string }) else {
-      try journal?.append([Journal.Fact.tokens: .string(hash)])
-      return
-    }
-    guard found == hash else {
-      throw .otherConversion(
-        path.string, kept: staging.folder.string,
-        differences: ["calibration tokens: SHA-256 \(found), now \(hash): the text, or the tokenizer, has changed"])
-    }
   }
 
   /// Bytes of the output that an interrupted run has written.
@@ -225,12 +173,4 @@ package final class OutputFolder: Sendable {
       throw .writeFailed(path.string, "\(error)")
     }
   }
-
-  /// Leaves a run after an error: what is done is kept where it can be gone on with and doing it again could end better,
-  /// and removed otherwise.
-  /// - Returns: the error, with what was kept.
-  package func leave(_ error: any Error) -> any Error { staging.leave(error, journal: journal) }
-
-  /// Removes what has been written.
-  func abandon() { staging.remove() }
 }

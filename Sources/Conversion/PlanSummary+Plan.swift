@@ -23,8 +23,7 @@ extension PlanSummary {
       files: plan.files.map { ($0.name, $0.layout.fileSize) }, copiedFiles: plan.sideFiles.copied.map(\.name),
       leftFiles: plan.sideFiles.left, outputByteCount: plan.outputByteCount(toolVersion: toolVersion),
       support: ModelSupport(plan.source),
-      memory: Memory(
-        parts: memory.needs.map { ($0.what, $0.byteCount) }, activationByteCount: memory.activationByteCount))
+      memory: memory.summary)
   }
 }
 

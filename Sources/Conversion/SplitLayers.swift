@@ -25,8 +25,12 @@ struct SplitLayers {
   let resources: RunResources
   let workers: Int
 
-  /// - Parameter onProgress: how far it is; false stops the work.
-  func run(onProgress: @escaping (WorkProgress) -> Bool) throws -> [SplitOutcome] {
+  /// - Parameters:
+  ///   - finished: what an interrupted run has measured.
+  ///   - onProgress: how far it is; false stops the work.
+  func run(
+    for output: OutputFolder, goingOnFrom finished: FinishedWork.Splits, onProgress: @escaping (WorkProgress) -> Bool
+  ) throws -> [SplitOutcome] {
     var wanted: [String: (scheme: WeightScheme, outliers: OutlierColumns)] = [:]
     for tensor in plan.tensors {
       guard case .quantize(let quantizer, _) = tensor.work, quantizer.scheme.method.needsStatistics else { continue }
@@ -45,13 +49,20 @@ struct SplitLayers {
         }
       }
     }
-    var outcomes: [SplitOutcome] = []
+    var outcomes = finished.outcomes
+    var recorded = outcomes.count
+    let milestones = output.journal.map { journal in
+      BlockPass.splitting.milestones(of: output, journal, goingOnFrom: finished.pass) {
+        defer { recorded = outcomes.count }
+        return [FinishedWork.Key.splits: try JSONValue(encoding: Array(outcomes[recorded...]))]
+      }
+    }
     // Nothing is calibrated here: the layers are handed out with the inputs that the original model gives them.
     let walk = BlockCalibration(
       model, windows: [], heldOut: heldOut,
       BlockCalibration.Options(
         workers: workers, memoryLimit: resources.activationMemory, spillFolder: resources.spillFolder))
-    try walk.run(isWanted: { wanted[$0.weight] != nil }, onProgress: onProgress) { problem in
+    try walk.run(isWanted: { wanted[$0.weight] != nil }, onProgress: onProgress, milestones: milestones) { problem in
       guard let (scheme, outliers) = wanted[problem.linear.weight] else { return }
       var expert: Int?
       if case .expert(let index, _) = problem.linear.storage { expert = index }

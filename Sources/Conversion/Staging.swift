@@ -4,7 +4,7 @@ import SystemPackage
 
 /// Where an output is written until it is complete: the folder `.NAME.partial` beside its place, which one process holds
 /// at a time. The lock goes with the process that has it, however it ends.
-final class Staging: Sendable {
+package final class Staging: Sendable {
   /// The output's place.
   let path: FilePath
   let folder: FilePath
@@ -99,7 +99,9 @@ final class Staging: Sendable {
 
   /// Leaves a run after an error: see `OutputFolder.leave`.
   func leave(_ error: any Error, journal: Journal?) -> any Error {
-    if error is SuspendedConversion { return error }
+    // Where the output has taken its place, nothing is kept beside it.
+    let isInPlace = !FileManager.default.fileExists(atPath: folder.appending(Self.journalName).string)
+    if error is SuspendedConversion || journal != nil && isInPlace { return error }
     guard let journal, journal.stepCount > 0, Self.mayEndBetter(error) else {
       remove()
       return error

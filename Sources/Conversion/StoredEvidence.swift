@@ -21,12 +21,15 @@ package protocol StoredEvidence: Sendable {
 }
 
 extension StoredEvidence {
+  /// What is known of every input, without Hessians.
+  package func statistics(workers: Int) throws -> [InputEvidence] {
+    try inputs.indices.map { try evidence(ofInput: $0, withHessian: false, workers: workers) }
+  }
+
   /// The statistics of every weight whose columns are its inputs, by tensor name.
   package func columnStatistics(workers: Int) throws -> [String: FeatureStatistics] {
     var evidence = Evidence()
-    for index in inputs.indices {
-      evidence.append(try self.evidence(ofInput: index, withHessian: false, workers: workers))
-    }
+    for input in try statistics(workers: workers) { evidence.append(input) }
     return evidence.columnStatistics
   }
 

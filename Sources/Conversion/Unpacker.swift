@@ -5,9 +5,36 @@ import Packing
 import Reports
 import SystemPackage
 
+/// Turns something quantized into an ordinary checkpoint.
+package protocol DenseUnpacker: Sendable {
+  /// The folder or file that is read.
+  var source: FilePath { get }
+  /// What is read of it, for the identity of a run.
+  var files: [FilePath] { get }
+
+  /// Whether a folder has what would be written, as far as its headers and configuration tell.
+  func isWritten(at path: FilePath) -> Bool
+
+  /// Writes the folder.
+  /// - Parameters:
+  ///   - earlier: the entries of an interrupted run that is taken up.
+  ///   - onProgress: called from any thread, one call at a time; false stops the work.
+  func run(
+    into output: OutputFolder, goingOnFrom earlier: [JSONValue],
+    onProgress: @escaping @Sendable (ByteProgress) -> Bool
+  ) throws -> UnpackSummary
+}
+
+extension DenseUnpacker {
+  @discardableResult
+  package func run(
+    into output: OutputFolder, onProgress: @escaping @Sendable (ByteProgress) -> Bool
+  ) throws -> UnpackSummary { try run(into: output, goingOnFrom: [], onProgress: onProgress) }
+}
+
 /// Turns a packed folder, or one in the layout of a runtime, into an ordinary safetensors checkpoint: decoded weights in
 /// the source's types and files.
-package struct Unpacker: Sendable {
+package struct Unpacker: DenseUnpacker {
   private let packed: QuantizedCheckpoint
   private let workers: Int
 
@@ -16,7 +43,7 @@ package struct Unpacker: Sendable {
     self.workers = workers
   }
 
-  package var folder: FilePath { packed.checkpoint.folder }
+  package var source: FilePath { packed.checkpoint.folder }
 
   private struct Buffers {
     var bytes: [UInt8] = []
@@ -24,84 +51,59 @@ package struct Unpacker: Sendable {
     var workspace = QuantizedCheckpoint.Workspace()
   }
 
-  private static let partLength = 1 << 18
+  package var files: [FilePath] {
+    let manifest = source.appending(PackedManifest.fileName)
+    return packed.checkpoint.files.map(\.path) + (PackedCheckpoint.isPacked(source) ? [manifest] : [])
+  }
 
-  /// Writes the folder.
-  /// - Parameter onProgress: called from any thread, one call at a time; false stops the work and removes the output.
+  private var dense: DenseFiles {
+    DenseFiles(
+      packed.tensors.map { tensor in
+        DenseFiles.Tensor(
+          specification: TensorSpecification(name: tensor.name, type: tensor.type, shape: tensor.shape),
+          file: tensor.file, kind: tensor.isQuantized ? "decode" : "copy")
+      }, files: packed.fileNames)
+  }
+
+  package func isWritten(at path: FilePath) -> Bool {
+    let configuration = packed.checkpoint.configuration.map { fileBytes(Self.restored($0)) }
+    return dense.isWritten(at: path)
+      && (configuration == nil || (try? readWhole(path.appending(SideFiles.configuration))) == configuration)
+  }
+
   package func run(
-    into output: OutputFolder, onProgress: @escaping @Sendable (ByteProgress) -> Bool
+    into output: OutputFolder, goingOnFrom earlier: [JSONValue],
+    onProgress: @escaping @Sendable (ByteProgress) -> Bool
   ) throws -> UnpackSummary {
+    let tensors = packed.tensors
     do {
       try output.beginIfNeeded()
-      try write(to: output, onProgress: onProgress)
-      try output.commit()
-      let tensors = packed.tensors
-      return UnpackSummary(
-        tensorCount: tensors.count, decodedCount: tensors.count { $0.isQuantized },
-        byteCount: tensors.reduce(0) { $0 + $1.byteCount })
-    } catch {
-      output.abandon()
-      throw error
-    }
-  }
-
-  private func write(to output: OutputFolder, onProgress: @escaping @Sendable (ByteProgress) -> Bool) throws {
-    let tensors = packed.tensors
-    var byFile: OrderedDictionary<String, [TensorSpecification]> = [:]
-    for name in packed.fileNames { byFile[name] = [] }
-    for tensor in tensors {
-      let specification = TensorSpecification(name: tensor.name, type: tensor.type, shape: tensor.shape)
-      byFile[tensor.file, default: []].append(specification)
-    }
-    let layouts = byFile.elements.map { ($0.key, SafetensorsLayout($0.value, metadata: ["format": "pt"])) }
-    let needed = layouts.reduce(0) { $0 + $1.1.fileSize }
-    if let free = output.freeBytes, free < needed {
-      throw ConversionError.cannotCreate(
-        output.path.string, "the output takes \(needed) bytes, the file system has \(free) left")
-    }
-    var targets: [String: TargetFile] = [:]
-    for (name, layout) in layouts { targets[name] = try TargetFile(name, layout: layout, in: output) }
-
-    let progress = ProgressCounter(
-      total: tensors.reduce(0) { $0 + $1.byteCount },
-      kinds: tensors.reduce(into: [:]) { $0[$1.workKind, default: 0] += $1.byteCount }, report: onProgress)
-    let files = targets
-    let positions = Dictionary(uniqueKeysWithValues: byFile.keys.enumerated().map { ($1, $0) })
-    let schedule = Schedule(
-      tileCounts: tensors.map { [($0.sourceLength + Self.partLength - 1) / Self.partLength] },
-      files: tensors.map { positions[$0.file] ?? 0 })
-    try flushing(Array(targets.values), if: output.isDurable) {
-      try schedule.run(workers: workers, makeState: { Buffers() }) { item, buffers in
-        let tensor = tensors[item.tensor]
-        let start = item.tile * Self.partLength
-        let part = start..<min(start + Self.partLength, tensor.sourceLength)
-        guard let target = files[tensor.file] else { return }
-        try progress.add(try write(tensor, part, to: target, &buffers), tensor.workKind)
+      try dense.write(
+        to: output, goingOnFrom: earlier, workers: workers, onProgress: onProgress, makeState: { Buffers() }
+      ) { index, part, buffers, put in
+        let tensor = tensors[index]
+        guard tensor.isQuantized else {
+          guard let stored = packed.stored(tensor) else { return }
+          try stored.file.read(part, of: stored.entry, into: &buffers.bytes)
+          return try put(buffers.bytes, part.count)
+        }
+        let width = tensor.type.bitWidth / 8
+        try packed.decode(
+          tensor, part.lowerBound / width..<part.upperBound / width, into: &buffers.values, using: &buffers.workspace)
+        let count = encodeElements(buffers.values, as: tensor.type, into: &buffers.bytes)
+        try put(buffers.bytes, count)
       }
+      try SideFiles(of: packed.checkpoint).copy(to: output.work)
+      if let configuration = packed.checkpoint.configuration {
+        try output.write(fileBytes(Self.restored(configuration)), to: SideFiles.configuration)
+      }
+      try output.commit()
+    } catch {
+      throw output.leave(error)
     }
-    try SideFiles(of: packed.checkpoint).copy(to: output.work)
-    if let configuration = packed.checkpoint.configuration {
-      try output.write(fileBytes(Self.restored(configuration)), to: SideFiles.configuration)
-    }
-    if layouts.count > 1 { try output.write(fileBytes(shardIndex(layouts)), to: Checkpoint.indexName) }
-  }
-
-  /// Writes a part of a tensor: of elements if it was quantized, else of bytes.
-  /// - Returns: the bytes written.
-  private func write(
-    _ tensor: QuantizedCheckpoint.Tensor, _ part: Range<Int>, to target: TargetFile, _ buffers: inout Buffers
-  ) throws -> Int {
-    guard tensor.isQuantized else {
-      guard let stored = packed.stored(tensor) else { return 0 }
-      try stored.file.read(part, of: stored.entry, into: &buffers.bytes)
-      try target.write(tensor.name, offset: part.lowerBound, buffers.bytes, part.count)
-      return part.count
-    }
-    try packed.decode(tensor, part, into: &buffers.values, using: &buffers.workspace)
-    let width = tensor.type.bitWidth / 8
-    let count = encodeElements(buffers.values, as: tensor.type, into: &buffers.bytes)
-    try target.write(tensor.name, offset: part.lowerBound * width, buffers.bytes, count)
-    return count
+    return UnpackSummary(
+      tensorCount: tensors.count, decodedCount: tensors.count { $0.isQuantized },
+      byteCount: tensors.reduce(0) { $0 + $1.byteCount })
   }
 
   /// The configuration without the quantization; the source's own comes back.
@@ -112,11 +114,4 @@ package struct Unpacker: Sendable {
     if let earlier = ours?[ConfigurationKeys.earlier] { members[ConfigurationKeys.quantization] = earlier }
     return .object(members)
   }
-}
-
-extension QuantizedCheckpoint.Tensor {
-  /// Elements of a quantized tensor, bytes of a kept one: what parts are counted in.
-  fileprivate var sourceLength: Int { isQuantized ? elementCount : byteCount }
-  /// What takes about as long for each byte.
-  fileprivate var workKind: String { isQuantized ? "decode" : "copy" }
 }

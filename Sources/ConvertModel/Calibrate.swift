@@ -3,6 +3,8 @@ import Calibration
 import Checkpoints
 import Conversion
 import Evaluation
+import Foundation
+import Kernels
 import Models
 import OrderedCollections
 import Packing
@@ -52,6 +54,8 @@ struct Calibrate: ParsableCommand {
   @Flag(help: "Replace what is to be written if it is there.")
   var overwrite = false
 
+  @OptionGroup var resumption: ResumptionArguments
+
   @OptionGroup(title: "Calibration") var text: TextArguments
   @OptionGroup(title: "Running") var running: RunningArguments
   @OptionGroup(title: "Running") var progress: ProgressArguments
@@ -72,111 +76,137 @@ struct Calibrate: ParsableCommand {
 
   func run() throws {
     try reportingErrors {
+      if let show { return try printSummary(of: FilePath(show)) }
       let interruption = Interruption()
-      let path: String
-      if let show {
-        path = show
-      } else if let output {
-        path = output
-        try write(FilePath(output), interruption)
-      } else if let imatrix, let source {
-        try writeImportance(FilePath(imatrix), of: FilePath(source), interruption)
-        return
-      } else {
-        return
-      }
-      let summary = try EvidenceSummary(EvidenceFile(FilePath(path)), workers: running.workers)
-      print(running.json ? summary.json.text(indent: 2) : summary.text)
-    }
-  }
-
-  private func write(_ path: FilePath, _ interruption: Interruption) throws {
-    let display = ProgressDisplay(progress, verb: merge.isEmpty ? "Calibrating" : "Merging")
-    defer { display.finish() }
-    guard let source else {
-      try EvidenceFile.merge(merge.map { FilePath($0) }, into: path, overwrite: overwrite, workers: running.workers) {
+      if let source { return try calibrate(FilePath(source), interruption) }
+      guard let output, let first = merge.first else { return }
+      let display = ProgressDisplay(progress, verb: "Merging")
+      defer { display.finish() }
+      let file = try OutputFile(FilePath(output), source: FilePath(first), overwrite: overwrite)
+      try EvidenceFile.merge(merge.map { FilePath($0) }, into: file, workers: running.workers) {
         display.show(share: $0, stage: "merging")
         return !interruption.isRequested
       }
-      return
+      display.finish()
+      try printSummary(of: FilePath(output))
     }
-    let checkpoint = try Checkpoint(FilePath(source))
-    if imatrix != nil {
-      try ImportanceMatrix.architecture(of: checkpoint, configuration: checkpoint.configuration)
-    }
-    let matrix = try imatrix.map {
-      try OutputFile(FilePath($0), source: checkpoint.folder, overwrite: overwrite)
-    }
-    let model = try Model(checkpoint, configuration: checkpoint.configuration)
-    var options = CalibrationOptions()
-    try text.set(&options)
-    options.heldOut = 0
-    let windows = try CalibrationText(
-      model: model, options: options, running: running, memory: memory, interruption: interruption,
-      display: display
-    ).windows()
-    let evidence = EvidenceOptions(threshold: options.outlierThreshold, sumsHessians: hessians)
-    let header = EvidenceHeader(
-      model: try checkpoint.identity(), modelType: model.description.modelType, threshold: options.outlierThreshold,
-      texts: [windows.evidenceRecord], inputs: model.description.linearInputs, hasHessians: hessians)
-    let calibration = BlockCalibration(
-      model, windows: windows.windows.map { Array(windows.tokens[$0]) }, heldOut: [],
-      BlockCalibration.Options(
-        workers: running.workers, memoryLimit: memory.limit / 2, spillFolder: memory.spillFolder))
-    try EvidenceWriter.write(path, header, overwrite: overwrite) { writer in
-      try calibration.collect(
-        evidence,
-        onProgress: { done in
-          display.show(done, stage: "calibrating")
-          return !interruption.isRequested
-        }, receive: { try writer.write($0) })
-    }
-    guard let matrix else { return }
-    let file = try EvidenceFile(path)
-    let inputs = try file.inputs.indices.map {
-      try file.evidence(ofInput: $0, withHessian: false, workers: running.workers)
-    }
-    try put(inputs, windows, of: checkpoint, configuration: checkpoint.configuration, into: matrix)
   }
 
-  /// Gathers mean squares alone.
-  private func writeImportance(_ path: FilePath, of source: FilePath, _ interruption: Interruption) throws {
+  private func printSummary(of path: FilePath) throws {
+    let summary = try EvidenceSummary(EvidenceFile(path), workers: running.workers)
+    print(running.json ? summary.json.text(indent: 2) : summary.text)
+  }
+
+  /// Runs the model for evidence, for importances, or for both.
+  private func calibrate(_ source: FilePath, _ interruption: Interruption) throws {
     let display = ProgressDisplay(progress, verb: "Calibrating")
     defer { display.finish() }
+    // Evidence names its model, which only a checkpoint of full precision has.
+    let checkpoint = try output.map { _ in try Checkpoint(source) }
     let opened = try OpenedWeights(source)
-    try ImportanceMatrix.architecture(of: opened.source, configuration: opened.configuration)
-    let matrix = try OutputFile(path, source: source, overwrite: overwrite)
+    if imatrix != nil {
+      try ImportanceMatrix.architecture(of: opened.source, configuration: opened.configuration)
+    }
     let model = try Model(opened.source, configuration: opened.configuration)
     var options = CalibrationOptions()
     try text.set(&options)
     options.heldOut = 0
-    let calibration = CalibrationText(
+    let sumsHessians = hessians && output != nil
+    let plan = MemoryPlan(observing: model, options, sumsHessians: sumsHessians, workers: running.workers)
+    let budget = try plan.activationBudget(within: memory.limit)
+    try memory.requireAddresses(for: plan, workers: running.workers)
+    let text = CalibrationText(
       model: model, options: options, running: running, memory: memory, interruption: interruption, display: display)
-    let windows = try calibration.windows()
-    let evidence = try calibration.gather(windows, memory: memory.limit / 2, spillFolder: memory.spillFolder)
-    display.finish()
-    let count = try put(
-      evidence.inputs, windows, of: opened.source, configuration: opened.configuration, into: matrix)
-    if running.json {
-      let json: JSONValue = [
-        "path": .string(path.string), "weights": .integer(count), "tokens": .integer(windows.tokenCount),
-      ]
-      print(json.text(indent: 2))
-    } else {
-      print("\(path): importances of the columns of \(count) weights, from \(windows.tokenCount) tokens")
+    if resumption.resume, try isComplete(text, checkpoint) {
+      if !running.json { print("\((output ?? imatrix ?? "").printable): is complete already") }
+      return
+    }
+    func claim(_ path: String) throws -> OutputFile {
+      try OutputFile(FilePath(path), source: source, overwrite: overwrite)
+    }
+    let evidence = try output.map(claim)
+    let importances = try imatrix.map(claim)
+    guard let run = evidence ?? importances else { return }
+    let earlier = try run.begin(identity(options, checkpoint, opened), restart: resumption.restart)
+    resumption.announce(run.finishedSteps, of: "calibration")
+    do {
+      let windows = try text.windows(for: run, goingOnFrom: earlier)
+      let found = try text.gather(
+        windows, memory: budget, spillFolder: memory.spillFolder(for: run),
+        into: evidence?.written ?? run.scratch.appending("evidence"), for: run, goingOnFrom: earlier,
+        model: checkpoint?.identity() ?? "", sumsHessians: sumsHessians)
+      var matrix: ImportanceMatrix?
+      if let importances {
+        let made = try importance(found, windows, opened)
+        // The evidence gets its place last: until then the run can be gone on with.
+        try importances.finish(made.file(tokens: windows.tokenCount, chunkSize: windows.windows.first?.count ?? 0))
+        matrix = made
+      }
+      try evidence?.commit()
+      display.finish()
+      try report(matrix, windows, plan)
+    } catch {
+      throw run.leave(error)
     }
   }
 
-  /// - Returns: how many weights it says something of.
-  @discardableResult
-  private func put(
-    _ inputs: [InputEvidence], _ windows: CalibrationWindows, of source: any WeightSource, configuration: JSONValue?,
-    into file: OutputFile
-  ) throws -> Int {
+  private func identity(
+    _ options: CalibrationOptions, _ checkpoint: Checkpoint?, _ opened: OpenedWeights
+  ) throws -> ConversionIdentity {
+    let recipe: JSONValue = [
+      "command": "calibrate", "calibration": options.json(usesLayerEvidence: false), "hessians": .bool(hessians),
+      "imatrix": .bool(imatrix != nil),
+    ]
+    let kernels = linearAlgebraFamily()
+    guard let checkpoint else {
+      return try ConversionIdentity(toolVersion: toolVersion, recipe: recipe, files: opened.files, kernels: kernels)
+    }
+    return try ConversionIdentity(toolVersion: toolVersion, recipe: recipe, source: checkpoint, kernels: kernels)
+  }
+
+  private func importance(
+    _ evidence: EvidenceFile, _ windows: CalibrationWindows, _ opened: OpenedWeights
+  ) throws -> ImportanceMatrix {
     var matrix = try ImportanceMatrix(
-      inputs, of: source, configuration: configuration, datasets: windows.sources.map(\.name))
+      evidence.statistics(workers: running.workers), of: opened.source, configuration: opened.configuration,
+      datasets: windows.sources.map(\.name))
     matrix.chunkCount = windows.windows.count
-    try file.finish(matrix.file(tokens: windows.tokenCount, chunkSize: windows.windows.first?.count ?? 0))
-    return matrix.means.count
+    return matrix
+  }
+
+  /// Whether all that is asked for is there, gathered on the same windows.
+  private func isComplete(_ text: CalibrationText, _ checkpoint: Checkpoint?) throws -> Bool {
+    let paths = [output, imatrix].compactMap(\.self)
+    guard paths.allSatisfy({ FileManager.default.fileExists(atPath: $0) }) else { return false }
+    let windows = try text.windows()
+    if let output, let checkpoint {
+      let header = try EvidenceFile(FilePath(output)).header
+      guard header == text.evidenceHeader(windows, model: try checkpoint.identity(), sumsHessians: hessians) else {
+        return false
+      }
+    }
+    guard let imatrix else { return true }
+    let matrix = try ImportanceMatrix(FilePath(imatrix))
+    return matrix.datasets == windows.sources.map(\.name) && matrix.chunkCount == windows.windows.count
+  }
+
+  private func report(_ matrix: ImportanceMatrix?, _ windows: CalibrationWindows, _ plan: MemoryPlan) throws {
+    if let output {
+      try printSummary(of: FilePath(output))
+    } else if let matrix, let imatrix {
+      if running.json {
+        let json: JSONValue = [
+          "path": .string(imatrix), "weights": .integer(matrix.means.count), "tokens": .integer(windows.tokenCount),
+        ]
+        print(json.text(indent: 2))
+      } else {
+        print(
+          "\(imatrix.printable): importances of the columns of \(matrix.means.count) weights, from"
+            + " \(windows.tokenCount) tokens")
+      }
+    }
+    guard !running.json else { return }
+    let run = ConversionRecord.Run(seconds: 0, threads: running.workers)
+    print(memory.peakText(run.peakByteCount, of: plan))
   }
 }

@@ -51,16 +51,60 @@ struct CalibrationText {
     return windows
   }
 
+  /// The windows, for an output. A text that the model writes itself is written once, however often a run is taken up;
+  /// another text than that of the run that is taken up is refused.
+  func windows(for output: any ResumableOutput, goingOnFrom earlier: [JSONValue]) throws -> CalibrationWindows {
+    let isWritten = options.sources.contains(where: \.isSelfWritten)
+    let found = try isWritten ? output.remembered("windows", among: earlier, find: windows) : windows()
+    try output.confirm(found.tokens, among: earlier)
+    return found
+  }
+
+  private func run(_ text: CalibrationWindows, memory: Int, spillFolder: FilePath) -> BlockCalibration {
+    BlockCalibration(
+      model, windows: text.windows.map { Array(text.tokens[$0]) }, heldOut: [],
+      BlockCalibration.Options(workers: running.workers, memoryLimit: memory, spillFolder: spillFolder))
+  }
+
+  private static let stage = "observing"
+
   /// Runs the model over windows, for the statistics of every layer's inputs.
   /// - Parameter memory: bytes of activations that stay in memory; others go to the folder.
   func gather(_ text: CalibrationWindows, memory: Int, spillFolder: FilePath) throws -> Evidence {
-    try BlockCalibration(
-      model, windows: text.windows.map { Array(text.tokens[$0]) }, heldOut: [],
-      BlockCalibration.Options(workers: running.workers, memoryLimit: memory, spillFolder: spillFolder)
-    ).collect(EvidenceOptions(threshold: options.outlierThreshold)) { done in
-      display.show(done, stage: "observing")
-      return !interruption.isRequested
-    }
+    try run(text, memory: memory, spillFolder: spillFolder)
+      .collect(EvidenceOptions(threshold: options.outlierThreshold)) { done in
+        display.show(done, stage: Self.stage)
+        return !interruption.isRequested
+      }
+  }
+
+  /// The same into a file of evidence, which an interrupted run goes on with.
+  /// - Parameters:
+  ///   - file: a file of the run.
+  ///   - model: what the file says of which model it is.
+  func gather(
+    _ text: CalibrationWindows, memory: Int, spillFolder: FilePath, into file: FilePath,
+    for output: any ResumableOutput, goingOnFrom earlier: [JSONValue], model identity: String = "",
+    sumsHessians: Bool = false
+  ) throws -> EvidenceFile {
+    let header = evidenceHeader(text, model: identity, sumsHessians: sumsHessians)
+    return try EvidenceGathering(run(text, memory: memory, spillFolder: spillFolder), header).run(
+      into: file, of: output, goingOnFrom: earlier, workers: running.workers,
+      onProgress: { done in
+        display.show(done, stage: Self.stage)
+        return !interruption.isRequested
+      },
+      onChecking: { done in
+        display.show(done)
+        return !interruption.isRequested
+      })
+  }
+
+  /// - Parameter identity: what the file says of which model it is.
+  func evidenceHeader(_ text: CalibrationWindows, model identity: String, sumsHessians: Bool) -> EvidenceHeader {
+    EvidenceHeader(
+      model: identity, modelType: model.description.modelType, threshold: options.outlierThreshold,
+      texts: [text.evidenceRecord], inputs: model.description.linearInputs, hasHessians: sumsHessians)
   }
 
   private func selfWritten(_ count: Int, length: Int, _ tokenizer: Tokenizer) throws -> [[Int32]] {

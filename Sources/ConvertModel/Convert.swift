@@ -125,13 +125,13 @@ struct Convert: ParsableCommand {
   func run() throws {
     try reportingErrors {
       if writesGGUF {
-        return try gguf.run(
-          source: source, output: output, gathered: try gatherImportance(), overwrite: overwrite, durable: durable,
-          resumption: resumption, dryRun: dryRun, running: running, progress: progress)
+        return try writeGGUF()
       }
       let begun = ContinuousClock.now
+      let interruption = Interruption()
       if let page { try requireFolder(of: page) }
       var recipe = try makeRecipe()
+      if recipe.runsModel { try memory.requireAddresses(workers: running.workers) }
       let checkpoint = try Checkpoint(FilePath(source))
       let evidence = try calibration.evidence.map { try openEvidence($0, for: checkpoint) }
       recipe.calibration.evidence = evidence?.record
@@ -139,10 +139,13 @@ struct Convert: ParsableCommand {
         if page != nil {
           let display = ProgressDisplay(progress, verb: "Measuring")
           defer { display.finish() }
-          _ = try measured(FilePath(output), checkpoint, nil, display, Interruption())
+          _ = try measured(FilePath(output), checkpoint, nil, display, interruption)
         }
         if !running.json { print("\(output.printable): is complete already") }
         return
+      }
+      if resumption.resume, layout != nil, FileManager.default.fileExists(atPath: output) {
+        printNote("--resume: the layout of a runtime does not tell by which recipe a folder was made")
       }
       // Claimed before long work, so that what stands in its way is known at once.
       let folder =
@@ -157,7 +160,7 @@ struct Convert: ParsableCommand {
           restart: resumption.restart) ?? []
       resumption.announce(folder?.finishedSteps ?? 0)
       do {
-        try convert(checkpoint, recipe, evidence, into: folder, earlier, since: begun)
+        try convert(checkpoint, recipe, evidence, into: folder, earlier, since: begun, interruption)
       } catch {
         throw folder?.leave(error) ?? error
       }
@@ -170,9 +173,8 @@ struct Convert: ParsableCommand {
   ///   - begun: when this run did.
   private func convert(
     _ checkpoint: Checkpoint, _ recipe: Recipe, _ evidence: (any StoredEvidence)?, into folder: OutputFolder?,
-    _ earlier: [JSONValue], since begun: ContinuousClock.Instant
+    _ earlier: [JSONValue], since begun: ContinuousClock.Instant, _ interruption: Interruption
   ) throws {
-    let interruption = Interruption()
     let display = ProgressDisplay(progress, verb: "Converting")
     defer { display.finish() }
     let nonFinite =
@@ -188,16 +190,22 @@ struct Convert: ParsableCommand {
         statistics = try evidence.columnStatistics(workers: running.workers)
       } else {
         let model = try Plan.model(of: checkpoint, recipe)
-        let budget = try MemoryPlan(observing: model, of: checkpoint, recipe, workers: running.workers)
-          .activationBudget(within: memory.limit)
-        let text = try calibrationWindows(model, recipe, folder, earlier, interruption, display)
+        let observing = MemoryPlan(observing: model, recipe.calibration, workers: running.workers)
+        let budget = try observing.activationBudget(within: memory.limit)
+        try memory.requireAddresses(for: observing, workers: running.workers)
+        let text = calibrationText(model, recipe.calibration, interruption, display)
+        let found = try folder.map { try text.windows(for: $0, goingOnFrom: earlier) } ?? text.windows()
         // What methods that work tile by tile need to know of inputs.
-        func collect() throws -> [String: FeatureStatistics] {
-          try calibrationText(model, recipe.calibration, interruption, display)
-            .gather(text, memory: budget, spillFolder: spillFolder(folder)).columnStatistics
+        if let folder {
+          statistics = try text.gather(
+            found, memory: budget, spillFolder: memory.spillFolder(for: folder),
+            into: folder.scratch.appending("evidence"),
+            for: folder, goingOnFrom: earlier
+          ).columnStatistics(workers: running.workers)
+        } else {
+          statistics = try text.gather(found, memory: budget, spillFolder: memory.spillFolder).columnStatistics
         }
-        statistics = try folder?.remembered("statistics", among: earlier, find: collect) ?? collect()
-        windows = text
+        windows = found
       }
     }
     let plan = try Plan(
@@ -215,16 +223,16 @@ struct Convert: ParsableCommand {
     }
     guard let folder else { return }
     let activationMemory = try memoryPlan.activationBudget(within: memory.limit)
-    if let limit = addressSpaceLimit {
-      try memoryPlan.require(addressSpace: limit, memory: memory.limit, workers: running.workers)
-    }
+    try memory.requireAddresses(for: memoryPlan, workers: running.workers)
     let started = ContinuousClock.now
     if windows == nil {
-      windows = try plan.model.map { try calibrationWindows($0, recipe, folder, earlier, interruption, display) }
+      windows = try plan.model.map {
+        try calibrationText($0, recipe.calibration, interruption, display).windows(for: folder, goingOnFrom: earlier)
+      }
     }
     let converter = Converter(
       plan: plan, toolVersion: toolVersion, workers: running.workers, windows: windows,
-      resources: RunResources(activationMemory: activationMemory, spillFolder: spillFolder(folder)))
+      resources: RunResources(activationMemory: activationMemory, spillFolder: memory.spillFolder(for: folder)))
     display.plan("writing", converter.writtenBytes())
     display.plan("comparing", ["decode": Measurement.quickBytes(of: checkpoint)])
     var splits: SplitSummary?
@@ -241,7 +249,14 @@ struct Convert: ParsableCommand {
       })
     let seconds = started.duration(to: .now).seconds
     let run = ConversionRecord.Run(seconds: begun.duration(to: .now).seconds, threads: running.workers)
-    let report = try measured(folder.path, checkpoint, run, display, interruption)
+    let report: ModelReport
+    do {
+      report = try measured(folder.path, checkpoint, run, display, interruption)
+    } catch ConversionError.cancelled {
+      display.finish()
+      printNote("\(output): is complete; only its comparison with the source was stopped, which 'report' makes as well")
+      throw Exit.interrupted
+    }
     display.finish()
     print(
       running.json
@@ -251,15 +266,8 @@ struct Convert: ParsableCommand {
     if let calibrated, !running.json { print(calibrated.text) }
     if let splits, !running.json { print(splits.text) }
     if !running.json {
-      print(
-        "Peak memory: \(Figures.bytes(run.peakByteCount)), of \(Figures.bytes(memoryPlan.peak(within: memory.limit))) promised."
-      )
+      print(memory.peakText(run.peakByteCount, of: memoryPlan))
     }
-  }
-
-  /// Where activations go: beside what is written, unless another folder was named.
-  private func spillFolder(_ output: OutputFolder?) -> FilePath {
-    memory.temporaryFolder == nil ? output?.scratch ?? memory.spillFolder : memory.spillFolder
   }
 
   /// A sample of the output, or all of it where a page is asked for, which is then written.
@@ -286,19 +294,6 @@ struct Convert: ParsableCommand {
   ) -> CalibrationText {
     CalibrationText(
       model: model, options: options, running: running, memory: memory, interruption: interruption, display: display)
-  }
-
-  /// The windows to calibrate on. A text that the model writes itself is written once, however often a run is taken up.
-  private func calibrationWindows(
-    _ model: Model, _ recipe: Recipe, _ folder: OutputFolder?, _ earlier: [JSONValue], _ interruption: Interruption,
-    _ display: ProgressDisplay
-  ) throws -> CalibrationWindows {
-    let text = calibrationText(model, recipe.calibration, interruption, display)
-    guard let folder else { return try text.windows() }
-    let isWritten = recipe.calibration.sources.contains(where: \.isSelfWritten)
-    let windows = try isWritten ? folder.remembered("windows", among: earlier, find: text.windows) : text.windows()
-    try folder.confirm(windows.tokens, among: earlier)
-    return windows
   }
 
   /// Whether the output is there already, made by the same recipe from the same files.

@@ -71,6 +71,7 @@ struct Evaluate: ParsableCommand {
 
   func run() throws {
     try reportingErrors {
+      try memory.requireAddresses(workers: running.workers)
       let subject = try Model(FilePath(model))
       let reference = try against.map { try Model(FilePath($0)) }
       let tokenizer = try ConvertModel.tokenizer(of: subject, named: tokenizer)

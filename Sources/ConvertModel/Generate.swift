@@ -52,6 +52,7 @@ struct Generate: ParsableCommand {
 
   func run() throws {
     try reportingErrors {
+      try memory.requireAddresses(workers: running.workers)
       let subject = try Model(FilePath(model))
       let tokenizer = try ConvertModel.tokenizer(of: subject, named: nil)
       let ends = try subject.endTokens()

@@ -333,63 +333,6 @@ struct RunningArguments: ParsableArguments {
   }
 }
 
-/// How much memory the program may use.
-struct MemoryArguments: ParsableArguments {
-  @Option(
-    help: ArgumentHelp(
-      "Memory to use at most, such as 8G or 500M; activations that it does not hold go to a file. (default: 60 % of the machine's)",
-      valueName: "size"))
-  var maxMemory: ByteCount?
-
-  @Option(
-    help: ArgumentHelp(
-      "Where that file is made. (default: beside the output, or the system's folder for such files)",
-      valueName: "folder"))
-  var temporaryFolder: String?
-
-  var limit: Int { maxMemory?.count ?? Int(Double(ProcessInfo.processInfo.physicalMemory) * 0.6) }
-
-  var spillFolder: FilePath { FilePath(temporaryFolder ?? FileManager.default.temporaryDirectory.path) }
-}
-
-/// What becomes of an interrupted conversion to the same output.
-struct ResumptionArguments: ParsableArguments {
-  @Flag(
-    help: ArgumentHelp(
-      "Go on with an interrupted conversion, or begin; fine if OUTPUT is complete already.",
-      discussion: "The same command goes on without it, too, but refuses an OUTPUT that is there."))
-  var resume = false
-
-  @Flag(help: "Discard what an interrupted conversion has done, and begin anew.")
-  var restart = false
-
-  func validate() throws {
-    if resume, restart { throw ValidationError("--resume and --restart: choose one") }
-  }
-
-  /// - Parameter steps: what an interrupted conversion has done.
-  func announce(_ steps: Int) {
-    guard steps > 0 else { return }
-    printNote("going on with an interrupted conversion, \(steps) steps of which are done; --restart begins anew")
-  }
-}
-
-/// A number of bytes as people write it.
-struct ByteCount: ExpressibleByArgument, Hashable {
-  let count: Int
-
-  init?(argument: String) {
-    let units: [(suffix: String, factor: Double)] = [
-      ("K", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12), ("", 1),
-    ]
-    let text = argument.uppercased().replacing("B", with: "")
-    guard let unit = units.first(where: { text.hasSuffix($0.suffix) }),
-      let number = Double(text.dropLast(unit.suffix.count)), number > 0, number * unit.factor < 1e18
-    else { return nil }
-    count = Int(number * unit.factor)
-  }
-}
-
 extension Quantization.Method: ExpressibleByArgument {}
 extension ScaleSearch: ExpressibleByArgument {}
 extension GroupOrder: ExpressibleByArgument {}

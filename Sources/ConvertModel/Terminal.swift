@@ -25,13 +25,14 @@ enum Exit {
 func reportingErrors(_ body: () throws -> Void) throws {
   // Where files may not grow, a write then fails and is reported, instead of ending the program.
   signal(SIGXFSZ, SIG_IGN)
+  leaveWithoutDestructors()
   do {
     try body()
   } catch let error as CheckpointError {
     printError("\(error)")
     throw exitCode(of: error)
   } catch let error as ConversionError {
-    printError("\(error)")
+    printError(error.lines)
     throw exitCode(of: error)
   } catch let error as SuspendedConversion {
     printError("\(error)")
@@ -67,6 +68,18 @@ func reportingErrors(_ body: () throws -> Void) throws {
   }
 }
 
+/// Ends the process as soon as its output is written. The destructor of OpenBLAS waits for its threads, which where
+/// addresses are few (`ulimit -v`) try for ever to reserve a buffer.
+private func leaveWithoutDestructors() {
+  #if canImport(Glibc)
+    _ = on_exit(
+      { status, _ in
+        fflush(nil)
+        _exit(status)
+      }, nil)
+  #endif
+}
+
 private func exitCode(of error: CheckpointError) -> ExitCode {
   error.isMissingInput ? Exit.noInput : error.isReadFailure ? Exit.inputOutput : Exit.data
 }
@@ -83,8 +96,12 @@ private func exitCode(of error: ConversionError) -> ExitCode {
 }
 
 /// Prints one line, whatever names and values of a file are in it.
-func printError(_ text: String) {
-  FileHandle.standardError.write(Data("convert-model: error: \(text.printable)\n".utf8))
+func printError(_ text: String) { printError([text]) }
+
+/// Prints each on a line of its own.
+func printError(_ lines: [String]) {
+  let text = lines.map(\.printable).joined(separator: "\n")
+  FileHandle.standardError.write(Data("convert-model: error: \(text)\n".utf8))
 }
 
 func printNote(_ text: String) {
@@ -145,7 +162,10 @@ struct Interruption: Sendable {
   init() {
     // Touched before the handlers are set: a handler must not be the first to initialize it.
     Self.requested.store(false, ordering: .relaxed)
-    for number in [SIGINT, SIGTERM] { signal(number) { _ in Self.requested.store(true, ordering: .relaxed) } }
+    // A second one does not wait for the place: what was recorded until then is kept as well.
+    for number in [SIGINT, SIGTERM] {
+      signal(number) { _ in if Self.requested.exchange(true, ordering: .relaxed) { _exit(Exit.interrupted.rawValue) } }
+    }
     // A parent with threads can have handed down that they are blocked.
     var signals = sigset_t()
     sigemptyset(&signals)

@@ -24,6 +24,8 @@ struct Unpack: ParsableCommand {
   @Flag(help: "Replace OUTPUT if it is a model folder.")
   var overwrite = false
 
+  @OptionGroup var resumption: ResumptionArguments
+
   @Flag(help: "Flush OUTPUT to the disk before it appears, so that it survives a power cut.")
   var durable = false
 
@@ -33,27 +35,31 @@ struct Unpack: ParsableCommand {
   func run() throws {
     try reportingErrors {
       let interruption = Interruption()
-      let display = ProgressDisplay(progress, verb: "Unpacking")
-      defer { display.finish() }
       if GGUFFile.isGGUF(FilePath(path)) {
-        let unpacker = try GGUFUnpacker(FilePath(path), workers: running.workers)
-        let folder = try OutputFolder(FilePath(output), source: unpacker.path, overwrite: overwrite, durable: durable)
-        let written = try unpacker.run(into: folder) { progress in
-          display.show(progress)
-          return !interruption.isRequested
-        }
-        display.finish()
-        print(running.json ? written.json(path: output).text(indent: 2) : written.text(path: output))
-        return
+        try unpack(GGUFUnpacker(FilePath(path), workers: running.workers), interruption)
+      } else {
+        try unpack(Unpacker(FilePath(path), workers: running.workers), interruption)
       }
-      let unpacker = try Unpacker(FilePath(path), workers: running.workers)
-      let folder = try OutputFolder(FilePath(output), source: unpacker.folder, overwrite: overwrite, durable: durable)
-      let written = try unpacker.run(into: folder) { progress in
-        display.show(progress)
-        return !interruption.isRequested
-      }
-      display.finish()
-      print(running.json ? written.json(path: output).text(indent: 2) : written.text(path: output))
     }
+  }
+
+  private func unpack(_ unpacker: some DenseUnpacker, _ interruption: Interruption) throws {
+    if resumption.resume, unpacker.isWritten(at: FilePath(output)) {
+      if !running.json { print("\(output.printable): is complete already") }
+      return
+    }
+    let folder = try OutputFolder(FilePath(output), source: unpacker.source, overwrite: overwrite, durable: durable)
+    let identity = try ConversionIdentity(
+      toolVersion: toolVersion, recipe: ["command": "unpack"], files: unpacker.files)
+    let earlier = try folder.begin(identity, restart: resumption.restart)
+    resumption.announce(folder.finishedSteps, of: "unpacking")
+    let display = ProgressDisplay(progress, verb: "Unpacking")
+    defer { display.finish() }
+    let written = try unpacker.run(into: folder, goingOnFrom: earlier) { progress in
+      display.show(progress)
+      return !interruption.isRequested
+    }
+    display.finish()
+    print(running.json ? written.json(path: output).text(indent: 2) : written.text(path: output))
   }
 }

@@ -1,5 +1,6 @@
 import Checkpoints
 import Kernels
+import OrderedCollections
 
 /// What a GGUF file holds, or will hold.
 package struct GGUFSummary: Sendable {
@@ -47,10 +48,10 @@ package struct GGUFSummary: Sendable {
   private var weights: Int { tensors.reduce(0) { $0 + $1.shape.reduce(1, *) } }
   private var bitsPerWeight: Double { Double(tensors.reduce(0) { $0 + $1.byteCount }) * 8 / Double(max(weights, 1)) }
 
-  /// - Parameter isPlan: whether every tensor is listed.
-  package func text(path: String, seconds: Double?, isPlan: Bool) -> String {
+  /// - Parameter plan: what the conversion takes of memory, where it is only planned; every tensor is listed then.
+  package func text(path: String, seconds: Double?, plan: PlanSummary.Memory?) -> String {
     var parts: [String] = []
-    if isPlan {
+    if plan != nil {
       let columns = [
         TableColumn(title: "tensor"), TableColumn(title: "shape"), TableColumn(title: "type"),
         TableColumn(title: "bytes", isNumber: true), TableColumn(title: "imatrix"),
@@ -73,11 +74,13 @@ package struct GGUFSummary: Sendable {
     ]
     lines += dropped.map { "Left out: \($0.name.printable), \($0.reason)" }
     parts.append(lines.joined(separator: "\n"))
+    if let plan { parts.append(plan.text) }
     return parts.joined(separator: "\n\n")
   }
 
-  package func json(path: String, seconds: Double?) -> JSONValue {
-    [
+  /// - Parameter plan: see `text`.
+  package func json(path: String, seconds: Double?, plan: PlanSummary.Memory?) -> JSONValue {
+    var fields: OrderedDictionary<String, JSONValue> = [
       "path": .string(path), "format": "gguf", "architecture": .string(architecture), "type": .string(mix),
       "bytes": .integer(fileSize), "weights": .integer(weights), "bits_per_weight": .real(bitsPerWeight),
       "seconds": seconds.map { .real($0) } ?? .null,
@@ -90,5 +93,7 @@ package struct GGUFSummary: Sendable {
         }),
       "left_out": .array(dropped.map { ["name": .string($0.name), "reason": .string($0.reason)] }),
     ]
+    if let plan { fields["memory"] = plan.json }
+    return .object(fields)
   }
 }

@@ -96,7 +96,7 @@ func contents(_ folder: FilePath) throws -> [String: [UInt8]] {
   @Test func unpackingGivesTheMeasuredWeightsInTheSourcesTypes() throws {
     _ = try convert(tiny, to: folder.appending("out")) { $0.options.doubleQuantization = true }
     let unpacker = try Unpacker(folder.appending("out"), workers: 2)
-    let dense = try OutputFolder(folder.appending("dense"), source: unpacker.folder, overwrite: false)
+    let dense = try OutputFolder(folder.appending("dense"), source: unpacker.source, overwrite: false)
     _ = try unpacker.run(into: dense) { _ in true }
     let source = try Checkpoint(tiny)
     let result = try Checkpoint(folder.appending("dense"))

@@ -36,10 +36,11 @@ struct SampleEvidence {
       BlockCalibration.Options(workers: workers, memoryLimit: 1 << 30, spillFolder: folder.path))
   }
 
+  /// - Parameter stop: blocks after which the work is stopped.
   @discardableResult
   func write(
     _ name: String, of source: Checkpoint, seed: UInt64 = 1, _ options: EvidenceOptions = .init(sumsHessians: true),
-    count: Int = 12, workers: Int = 2
+    count: Int = 12, workers: Int = 2, stop: Double = .infinity
   ) throws -> FilePath {
     let model = try Model(source, configuration: source.configuration)
     let windows = try windows(seed, count: count)
@@ -47,10 +48,16 @@ struct SampleEvidence {
       model: try source.identity(), modelType: model.description.modelType, threshold: options.threshold,
       texts: [windows.evidenceRecord], inputs: model.description.linearInputs, hasHessians: options.sumsHessians)
     let path = folder.appending(name)
-    try EvidenceWriter.write(path, header, overwrite: false) { writer in
-      try calibration(model, windows, workers: workers).collect(options, onProgress: { _ in true }) {
-        try writer.write($0)
-      }
+    let output = try OutputFile(path, source: source.folder, overwrite: false)
+    let earlier = try output.begin(
+      ConversionIdentity(toolVersion: "test", recipe: [:], source: source, kernels: nil))
+    do {
+      _ = try EvidenceGathering(calibration(model, windows, workers: workers), header).run(
+        into: output.written, of: output, goingOnFrom: earlier, workers: workers,
+        onProgress: { Double($0.block ?? 0) + $0.blockShare < stop })
+      try output.commit()
+    } catch {
+      throw output.leave(error)
     }
     return path
   }
@@ -93,7 +100,8 @@ struct SampleEvidence {
     let one = try sample.write("one.safetensors", of: source, seed: 1)
     let two = try sample.write("two.safetensors", of: source, seed: 2)
     let output = folder.appending("both.safetensors")
-    try EvidenceFile.merge([one, two], into: output, overwrite: false, workers: 2) { _ in true }
+    let file = try OutputFile(output, source: one, overwrite: false)
+    try EvidenceFile.merge([one, two], into: file, workers: 2) { _ in true }
     let (first, second, both) = (try EvidenceFile(one), try EvidenceFile(two), try EvidenceFile(output))
     #expect(both.header.texts == first.header.texts + second.header.texts)
     for index in both.inputs.indices {
@@ -121,7 +129,8 @@ struct SampleEvidence {
     ]
     for (other, message) in others {
       let error = #expect(throws: EvidenceFileError.self) {
-        try EvidenceFile.merge([first, other], into: folder.appending("x"), overwrite: false, workers: 1) { _ in true }
+        let output = try OutputFile(folder.appending("x"), source: first, overwrite: false)
+        try EvidenceFile.merge([first, other], into: output, workers: 1) { _ in true }
       }
       #expect(error?.description.contains(message) ?? false, "\(error?.description ?? "")")
     }

@@ -71,6 +71,59 @@ import Testing
     #expect(try Run(command + ["--resume", "--dampening", "0.5"]).end().code == 73)
   }
 
+  /// The runs beside conversions to folders, each stopped when it has done a step.
+  @Test(arguments: ["calibrate", "unpack", "gguf"])
+  func otherRunsAreGoneOnWith(_ kind: String) throws {
+    let tiny = Fixtures.path("tiny-llama").string
+    let text = ["--samples", "64", "--sequence-length", "128"]
+    var command = ["calibrate", tiny] + text
+    switch kind {
+    case "unpack":
+      #expect(try Run([tiny, "-o", folder.appending("packed").string, "-m", "absmax"]).end().code == 0)
+      command = ["unpack", folder.appending("packed").string]
+    case "gguf": command = [tiny, "--type", "Q4_K_M", "--calibration", "default"] + text
+    default: break
+    }
+    command += ["-o", folder.appending("out").string]
+    let first = try Run(command)
+    let journal = URL(fileURLWithPath: folder.appending(".out.partial/journal").string)
+    while first.process.isRunning {
+      let lines = (try? String(contentsOf: journal, encoding: .utf8))?.split(separator: "\n") ?? []
+      if lines.contains(where: { $0.contains("next_observed_block") || $0.contains("hashes") }) { break }
+      Thread.sleep(forTimeInterval: 0.0005)
+    }
+    kill(first.process.processIdentifier, SIGTERM)
+    let stopped = try first.end()
+    // Unpacking so small a model may have ended before the signal came.
+    if stopped.code != 0 {
+      #expect(stopped.code == 130 && !stopped.isSignal, "\(stopped)")
+      #expect(stopped.error.contains("the same command goes on from there"), "\(stopped)")
+      let other = try Run(command + (kind == "unpack" ? ["--overwrite"] : ["--samples", "63"])).end()
+      if kind != "unpack" {
+        #expect(other.code == 73 && other.error.contains("What differs:\n"), "\(other)")
+      }
+      if !exists("out") {
+        let second = try Run(command).end()
+        #expect(second.code == 0 && second.error.contains("going on with an interrupted"), "\(second)")
+      }
+    }
+    #expect(exists("out") && !exists(".out.partial"))
+    let done = try readAll("out")
+    #expect(try Run(command).end().code == 73)
+    #expect(try Run(command + ["--resume"]).end().code == 0)
+    #expect(try Run(command + ["--overwrite"]).end().code == 0)
+    #expect(try readAll("out") == done)
+  }
+
+  private func readAll(_ name: String) throws -> [String: Data] {
+    let path = folder.appending(name).string
+    var isDirectory: ObjCBool = false
+    _ = FileManager.default.fileExists(atPath: path, isDirectory: &isDirectory)
+    let names = isDirectory.boolValue ? try FileManager.default.contentsOfDirectory(atPath: path) : [""]
+    return try Dictionary(
+      uniqueKeysWithValues: names.map { ($0, try Data(contentsOf: URL(fileURLWithPath: path + "/" + $0))) })
+  }
+
   @Test func aSecondProcessOnTheSameOutputStops() throws {
     let first = try started()
     let second = try Run(command).end()

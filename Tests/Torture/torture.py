@@ -4,8 +4,9 @@
     Tests/Torture/torture.py PROGRAM [--kills 200] [--seed N] [--folder F]
 
 For a method without activations, GPTQ and AWQ, on checkpoints of many shards that the script makes: one of random weights
-for the first, and a small Llama with a tokenizer, from the repository's fixtures, cut into shards for the others. The last
-line says kills, differences, leftovers; the exit code is 0 only where the last two are 0.
+for the first, and a small Llama with a tokenizer, from the repository's fixtures, cut into shards for the others. A tenth
+as many kills more for each of the other long runs: LLM.int8(), evidence, a GGUF file by a text, unpacking. The last line
+says kills, differences, leftovers; the exit code is 0 only where the last two are 0.
 """
 import argparse
 import json
@@ -82,8 +83,14 @@ def make_model(folder):
             shutil.copy(file, folder / file.name)
 
 
-def contents(folder):
-    return {f.name: f.read_bytes() for f in sorted(folder.iterdir())}
+def contents(path):
+    if path.is_file():
+        return path.read_bytes()
+    return {f.name: f.read_bytes() for f in sorted(path.iterdir())}
+
+
+def remove(path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def run_until_done(command, output, kills, duration, generator):
@@ -100,7 +107,7 @@ def run_until_done(command, output, kills, duration, generator):
         if process.returncode not in (0, -signal.SIGKILL):
             sys.exit(f"{' '.join(command)}: exit code {process.returncode}: {error}")
         if output.exists() and done < kills:
-            shutil.rmtree(output)
+            remove(output)
     ended = subprocess.run(command + ["--resume"], capture_output=True, text=True)
     if ended.returncode != 0:
         sys.exit(f"{' '.join(command)}: exit code {ended.returncode}: {ended.stderr}")
@@ -123,18 +130,29 @@ def main():
     try:
         make_random(work / "random", generator)
         make_model(work / "model")
+        random_weights, model, packed = (str(work / name) for name in ("random", "model", "packed"))
+        four_bits = ["--bits", "4", "--group-size", "32", *calibration]
         methods = [
-            ("random", ["--method", "nf4", "--double-quantization"]),
-            ("model", ["--method", "gptq", "--bits", "4", "--group-size", "32", *calibration]),
-            ("model", ["--method", "awq", "--bits", "4", "--group-size", "32", *calibration]),
+            ("nf4", [random_weights, "--method", "nf4", "--double-quantization"], ""),
+            ("gptq", [model, "--method", "gptq", *four_bits], ""),
+            ("awq", [model, "--method", "awq", *four_bits], ""),
         ]
-        for number, (source, arguments) in enumerate(methods):
-            reference, output = work / f"undisturbed-{number}", work / f"out-{number}"
-            command = [program, str(work / source), *arguments, "-o"]
+        others = [
+            ("llm-int8", [model, "--method", "llm-int8", *calibration], ""),
+            ("calibrate", ["calibrate", model, *calibration], ".safetensors"),
+            ("GGUF by a text", [model, "--type", "Q4_K_M", "--calibration", "default", *calibration], ".gguf"),
+            ("unpack", ["unpack", packed], ""),
+        ]
+        subprocess.run([program, random_weights, "-o", packed], check=True, stdout=subprocess.DEVNULL)
+        for number, (name, arguments, ending) in enumerate(methods + others):
+            reference, output = work / f"undisturbed-{number}{ending}", work / f"out-{number}{ending}"
+            command = [program, *arguments, "-o"]
             started = time.monotonic()
             subprocess.run(command + [str(reference)], check=True, stdout=subprocess.DEVNULL)
             duration = time.monotonic() - started
             share = options.kills // len(methods) + (number < options.kills % len(methods))
+            if number >= len(methods):
+                share = options.kills // 10
             done, resumed = run_until_done(command + [str(output)], output, share, duration, generator)
             kills += done
             same = contents(reference) == contents(output)
@@ -142,7 +160,7 @@ def main():
             left = [p for p in work.iterdir() if p.name.startswith(".")]
             leftovers += len(left)
             print(
-                f"{arguments[1]}: undisturbed {duration:.2f} s, {done} kills, {resumed} runs gone on with,"
+                f"{name}: undisturbed {duration:.2f} s, {done} kills, {resumed} runs gone on with,"
                 f" {'same bytes' if same else 'OTHER BYTES'}{', left ' + str(left) if left else ''}", flush=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)

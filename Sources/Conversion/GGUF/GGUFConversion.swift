@@ -211,7 +211,7 @@ package struct GGUFConversion: Sendable {
   ) throws {
     do {
       try output.beginIfNeeded()
-      let finished = finishedTensors(earlier, in: output, workers: workers)
+      let finished = try finishedTensors(earlier, in: output, workers: workers, onProgress: onProgress)
       try output.allocate(layout.fileSize)
       try output.write(layout.head, count: layout.head.count, at: 0)
       var tiles: [(item: Int, tile: Int)] = []
@@ -239,23 +239,37 @@ package struct GGUFConversion: Sendable {
   }
 
   /// The tensors that an interrupted run has written, as the bytes on disk bear out.
-  private func finishedTensors(_ entries: [JSONValue], in output: OutputFile, workers: Int) -> Set<String> {
-    var recorded: [String: String] = [:]
-    for entry in entries {
-      guard let name = entry[FinishedWork.Key.tensor]?.string else { continue }
-      recorded[name] = entry[FinishedWork.Key.hashes]?[name]?.string
+  private func finishedTensors(
+    _ entries: [JSONValue], in output: OutputFile, workers: Int,
+    onProgress: @escaping @Sendable (ByteProgress) -> Bool
+  ) throws -> Set<String> {
+    let recorded = RecordedMember.hashes(in: entries)
+    let members = items.map(\.specification).compactMap { item -> RecordedMember? in
+      guard let hash = recorded[item.name]?[item.name], let start = layout.offsets[item.name] else { return nil }
+      return RecordedMember(
+        tensor: item.name, file: output.written, range: start..<start + item.byteCount, hash: hash)
     }
-    let (items, hashes) = (items.map(\.specification), recorded)
-    let found = Mutex<Set<String>>([])
-    runTiles(count: items.count, workers: workers) { index in
-      let item = items[index]
-      guard let hash = hashes[item.name], let start = layout.offsets[item.name] else { return }
-      var buffer: [UInt8] = []
-      guard sha256(ofFile: output.written, start..<start + item.byteCount, using: &buffer) == hash else { return }
-      found.withLock { _ = $0.insert(item.name) }
-    }
-    return found.withLock { $0 }
+    return try RecordedMember.confirmedTensors(members, workers: workers, onProgress: onProgress)
   }
+
+  /// Whether a file is there that this would write, as far as its header tells.
+  package func isWritten(at path: FilePath) -> Bool {
+    guard let header = try? GGUFFile(path).header else { return false }
+    // Importances that are still to be gathered have not been counted.
+    func known(_ metadata: GGUFMetadata) -> GGUFMetadata {
+      metadata.filter { !["quantize.imatrix.entries_count", "quantize.imatrix.chunks_count"].contains($0.key) }
+    }
+    return known(header.metadata) == known(metadata)
+      && header.tensors.map { GGUFSpecification(name: $0.name, type: $0.type, shape: $0.shape) }
+        == items.map(\.specification)
+  }
+
+  // MARK: Memory
+
+  /// Elements of the largest tile.
+  var largestTile: Int { items.map { $0.rowsPerTile * $0.columns }.max() ?? 0 }
+  var tileCount: Int { items.reduce(0) { $0 + $1.tileCount } }
+  var importanceCount: Int { items.reduce(0) { $0 + ($1.importance?.count ?? 0) } }
 
   private func write(
     _ tile: Int, of item: Item, to output: OutputFile, _ hash: WrittenHash, _ buffers: inout Buffers

@@ -5,9 +5,9 @@ import Synchronization
 import SystemPackage
 
 /// A file that appears complete or not at all: it is written elsewhere and renamed at the end.
-package final class OutputFile: Sendable {
+package final class OutputFile: ResumableOutput {
   package let path: FilePath
-  private let staging: Staging
+  package let staging: Staging
   private let work: FilePath
   private let isDurable: Bool
   private let mayReplace: Bool
@@ -67,11 +67,8 @@ package final class OutputFile: Sendable {
     if run.withLock({ $0 == nil }) { try begin(nil) }
   }
 
-  /// What the run, and those before it, have done: tensors and blocks.
-  package var finishedSteps: Int { journal?.stepCount ?? 0 }
-
   /// Nil where the run cannot be taken up.
-  var journal: Journal? { run.withLock { $0?.journal } }
+  package var journal: Journal? { run.withLock { $0?.journal } }
 
   private var descriptor: FileDescriptor {
     guard let descriptor = run.withLock({ $0?.descriptor }) else { preconditionFailure("no run has begun") }
@@ -79,7 +76,7 @@ package final class OutputFile: Sendable {
   }
 
   /// Where the bytes of the run are.
-  var written: FilePath { work }
+  package var written: FilePath { work }
 
   /// Writes the whole file and puts it in its place; it is removed on an error.
   package func finish(_ bytes: [UInt8]) throws {
@@ -139,7 +136,4 @@ package final class OutputFile: Sendable {
       throw .writeFailed(path.string, "\(error)")
     }
   }
-
-  /// Leaves a run after an error: see `OutputFolder.leave`.
-  func leave(_ error: any Error) -> any Error { staging.leave(error, journal: journal) }
 }
