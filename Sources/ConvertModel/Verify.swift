@@ -17,7 +17,9 @@ struct Verify: ParsableCommand {
   var path: String
 
   @Flag(
-    help: "Also decode every weight, and compare codes and weights with the sums that were taken before they were packed.")
+    help: """
+      Also decode every weight, and compare codes and weights with the sums that were taken before they were packed.
+      """)
   var deep = false
 
   @Option(
@@ -38,7 +40,8 @@ struct Verify: ParsableCommand {
     try reportingErrors {
       if against != nil, !PackedCheckpoint.isPacked(FilePath(path)) {
         throw InputError(
-          path, "has no record of errors to compare with, which our own format alone keeps; `report --against` measures them")
+          path,
+          "has no record of errors to compare with, which our own format alone keeps; `report --against` measures them")
       }
       let interruption = Interruption()
       let display = ProgressDisplay(progress, verb: "Verifying")
@@ -78,7 +81,8 @@ struct Verify: ParsableCommand {
       }
       if unrecorded > 0, !running.json {
         print(
-          "Of \(unrecorded) quantized tensors the manifest, by an older version, records no sums: they were decoded alone.")
+          "Of \(unrecorded) quantized tensors the manifest, by an older version, records no sums: they were decoded alone."
+        )
       }
       let fault =
         result.hasHashes ? "its bytes are not those that were written" : "it decodes to values that are not finite"
