@@ -387,10 +387,9 @@ private struct CalibratedLoss {
   ) throws(CheckpointError) -> LossSums {
     let entry = tensor.source.entry
     if !encoding.hasGroupIndex { groupIndex = nil } else if !tile.groupIndex.isEmpty { groupIndex = tile.groupIndex }
-    tile.decode(
-      encoding, encoding.grouping(of: entry.shape), first: first, groupIndex: groupIndex, outlierColumns: [],
-      into: &decoded)
-    let sample = ElementSample(of: entry.elementCount)
+    let grouping = encoding.grouping(of: entry.shape)
+    tile.decode(encoding, grouping, first: first, groupIndex: groupIndex, outlierColumns: [], into: &decoded)
+    let sample = grouping.sample
     guard !tensor.isFolded else {
       return LossSums(decoded: LossSums(decoded.span, decoded.span, first: first, sample: sample).decoded)
     }

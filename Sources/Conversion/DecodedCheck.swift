@@ -79,7 +79,7 @@ package struct DecodedCheck: Sendable {
       return try sha256(of: original, using: &buffers.bytes) == member.sha256
         ? nil : "it was kept as it was, but its bytes are not the source's"
     }
-    let sample = ElementSample(of: record.elementCount)
+    let sample = record.encoding?.grouping(of: record.shape).sample
     var (codes, loss) = (0, LossSums())
     for start in stride(from: 0, to: record.elementCount, by: Self.partLength) {
       let part = start..<min(start + Self.partLength, record.elementCount)
@@ -88,7 +88,7 @@ package struct DecodedCheck: Sendable {
         let index = position(of: start + place, in: record.shape)
         return "its value at \(index) is \(buffers.values[place]), which no quantized weight is"
       }
-      guard record.fate.isQuantized else { continue }
+      guard let sample else { continue }
       codes += codeSum(buffers.workspace.codes.span)
       if let original, !record.isFolded {
         _ = try readValues(original, part, bytes: &buffers.bytes, values: &buffers.source)

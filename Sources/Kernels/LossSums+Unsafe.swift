@@ -1,25 +1,29 @@
-/// The elements of a tensor by which is recorded what quantizing lost: all of a small tensor, of a larger one eight in 64.
+/// The elements of a tensor by which is recorded what quantizing lost: all of a small tensor, eight of each run of R in a
+/// larger one.
 ///
-/// Run j of 64 elements of the flattened tensor gives the eight from 8 · ⌊(2654435769 · j mod 2³²) / 2²⁹⌋ of it on: a place
-/// that wanders from run to run (Fibonacci hashing), so that no column is always left out, and every group of 64 elements
-/// that starts with a run has its share.
+/// R is the largest power of two that a group holds, but 64 at least and 512 at most, so that a group that starts with a
+/// run has its share. Of run j of the flattened tensor it is the eight elements from 8 · ⌊(2654435769 · j mod 2³²) · R/8 / 2³²⌋
+/// on: a place that wanders from run to run (Fibonacci hashing), so that no column is always left out.
 package struct ElementSample: Hashable, Sendable {
   /// Tensors up to this many elements are summed whole.
   package static let wholeCount = 1 << 18
 
-  package let isWhole: Bool
+  /// The binary logarithm of R; 3 where all elements are wanted.
+  private let shift: Int
 
-  /// - Parameter count: elements of the tensor.
-  package init(of count: Int) { isWhole = count <= Self.wholeCount }
-
-  /// Runs of eight elements, all of which are wanted, or of 64.
-  @inline(__always)
-  fileprivate var shift: Int { isWhole ? 3 : 6 }
+  /// - Parameters:
+  ///   - count: elements of the tensor.
+  ///   - groupLength: elements that share a scale.
+  package init(of count: Int, groupLength: Int) {
+    let length = min(max(groupLength, 64), 512)
+    shift = count <= Self.wholeCount ? 3 : Int.bitWidth - 1 - length.leadingZeroBitCount
+  }
 
   /// The first of the eight elements of a run.
   @inline(__always)
-  fileprivate func start(ofRun run: Int) -> Int {
-    isWhole ? run &<< 3 : run &<< 6 &+ Int((UInt32(truncatingIfNeeded: run) &* 2_654_435_769) &>> 29) &* 8
+  private func start(ofRun run: Int) -> Int {
+    let hash = UInt64(UInt32(truncatingIfNeeded: run) &* 2_654_435_769)
+    return run &<< shift &+ Int((hash &<< UInt64(shift &- 3)) &>> 32) &* 8
   }
 
   /// Calls a body with the elements of a range that are in the sample, eight or fewer at a time.
@@ -180,15 +184,23 @@ private struct TableLevels: LaneLevels {
   func value(_ code: UInt8) -> Float { table[Int(code)] }
 }
 
-/// The sums in eight lanes.
+/// The sums in four lanes: as many variables as there are registers for.
 private struct LossLanes {
-  private var source = SIMD8<Double>()
-  private var decoded = SIMD8<Double>()
-  private var error = SIMD8<Double>()
+  private typealias Quad = SIMD4<Double>
+
+  private var source = Quad()
+  private var decoded = Quad()
+  private var error = Quad()
   private var rest = LossSums()
 
   @inline(__always)
   mutating func add(_ w: SIMD8<Float>, _ x: SIMD8<Float>) {
+    add(w.lowHalf, x.lowHalf)
+    add(w.highHalf, x.highHalf)
+  }
+
+  @inline(__always)
+  private mutating func add(_ w: SIMD4<Float>, _ x: SIMD4<Float>) {
     let (w, x) = (Self.wide(w), Self.wide(x))
     let difference = w - x
     source += w * w
@@ -197,10 +209,10 @@ private struct LossLanes {
   }
 
   @inline(__always)
-  private static func wide(_ values: SIMD8<Float>) -> SIMD8<Double> {
-    var result = SIMD8<Double>()
+  private static func wide(_ values: SIMD4<Float>) -> Quad {
+    var result = Quad()
     // Lane by lane, as SIMD initializers are calls.
-    for lane in 0..<8 { result[lane] = Double(values[lane]) }
+    for lane in 0..<4 { result[lane] = Double(values[lane]) }
     return result
   }
 
@@ -235,7 +247,7 @@ private struct LossLanes {
   /// Always in the same order.
   var total: LossSums {
     var sums = LossSums()
-    for lane in 0..<8 {
+    for lane in 0..<4 {
       sums += LossSums(source: source[lane], decoded: decoded[lane], error: error[lane])
     }
     sums += rest

@@ -2,6 +2,11 @@ import Kernels
 
 // What a tile lost of its weights, for the record of errors in the manifest.
 
+extension Grouping {
+  /// The elements by which a tensor's loss is recorded.
+  package var sample: ElementSample { ElementSample(of: count, groupLength: groupLength) }
+}
+
 extension TileQuantizer {
   /// Sums over the sampled elements of a tile that was just quantized, while both are in a core's cache.
   /// - Parameters:
@@ -12,7 +17,7 @@ extension TileQuantizer {
     of tile: borrowing QuantizedTile, _ bytes: RawSpan, as type: ElementType, first: Int, facts: TensorFacts,
     using values: inout (source: [Float], decoded: [Float])
   ) -> LossSums {
-    let sample = ElementSample(of: grouping.count)
+    let sample = grouping.sample
     let count = tile.codes.count
     if outliers == nil {
       let groups = facts.range == nil ? grouping.runs(first: first, count: count) : GroupRuns(single: count)

@@ -23,25 +23,33 @@ import Testing
   }
 
   @Test func theSampleIsAllOfSmallTensorsAndAnEighthOfLargeOnes() {
-    #expect((0..<1000).allSatisfy { ElementSample(of: ElementSample.wholeCount).contains($0) })
-    let sample = ElementSample(of: ElementSample.wholeCount + 1)
-    var places = [Int](repeating: 0, count: 8)
-    for run in 0..<1000 {
-      let found = (0..<64).filter { sample.contains(run * 64 + $0) }
-      #expect(found.count == 8 && found.last == found[0] + 7 && found[0] % 8 == 0)
-      places[found[0] / 8] += 1
+    let count = ElementSample.wholeCount
+    #expect((0..<1000).allSatisfy { ElementSample(of: count, groupLength: 64).contains($0) })
+    for (groupLength, length) in [(1, 64), (32, 64), (64, 64), (100, 64), (128, 128), (300, 256), (4096, 512)] {
+      let sample = ElementSample(of: count + 1, groupLength: groupLength)
+      var places = [Int](repeating: 0, count: length / 8)
+      for run in 0..<1000 {
+        let found = (0..<length).filter { sample.contains(run * length + $0) }
+        #expect(found.count == 8 && found.last == found[0] + 7 && found[0] % 8 == 0)
+        // As the format's page writes it.
+        #expect(found[0] == 2_654_435_769 * run % 4_294_967_296 * (length / 8) / 4_294_967_296 * 8)
+        places[found[0] / 8] += 1
+      }
+      // No place is left out.
+      let even = 8000 / length
+      #expect(places.allSatisfy { (even * 3 / 4...even * 5 / 4 + 1).contains($0) }, "\(places)")
     }
-    // No place is left out.
-    #expect(places.allSatisfy { (100...150).contains($0) })
-    // As the format's page writes it.
-    #expect([0, 1, 2, 3].map { run in (0..<64).first { sample.contains(run * 64 + $0) } } == [0, 32, 8, 48])
+    #expect(
+      [0, 1, 2, 3].map { run in
+        (0..<64).first { ElementSample(of: count + 1, groupLength: 64).contains(run * 64 + $0) }
+      } == [0, 32, 8, 48])
   }
 
   @Test(arguments: [64, 1 << 20], [0, 8, 40, 1000]) func sumsAreThoseOfTheElements(count: Int, first: Int) {
     var random = SplitMix64(seed: 3)
     let values = random.weights(1003)
     let decoded = zip(values, random.weights(1003, scale: 0.01)).map { $0 + $1 }
-    let sample = ElementSample(of: count)
+    let sample = ElementSample(of: count, groupLength: 128)
     let expected = naive(values, decoded, first: first, sample)
     #expect(expected.error > 0)
     #expect(isClose(LossSums(values.span, decoded.span, first: first, sample: sample), expected))
@@ -76,7 +84,7 @@ import Testing
           }
         }
       }
-      for sample in [ElementSample(of: 1 << 10), ElementSample(of: 1 << 20)] {
+      for sample in [1 << 10, 1 << 20].map({ ElementSample(of: $0, groupLength: groupLength) }) {
         let found = LossSums(
           bytes.span.bytes.extracting(0..<length), as: type, codes: codes.span, groups: groups, scales: scales.span,
           zeroPoints: zeros.span, levels: levels, first: 400, sample: sample)
