@@ -31,7 +31,7 @@ struct CodeForm: Sendable {
   /// Of the blocks of a GGUF type; nil for plain numbers.
   init?(_ type: BlockType, columns: Int) {
     guard let groups = type.groups else { return nil }
-    (rowLength, groupLength) = (columns, groups.length)
+    (rowLength, groupLength) = (max(1, columns), groups.length)
     (codeCount, hasRuns) = (groups.levels.count, true)
     (widestStep, ends) = Self.facts(groups.levels)
   }
