@@ -1,6 +1,7 @@
 import Checkpoints
 import Kernels
 import Packing
+import Quantization
 import Synchronization
 import SystemPackage
 
