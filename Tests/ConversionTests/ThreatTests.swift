@@ -4,6 +4,8 @@ import Foundation
 import Kernels
 import OrderedCollections
 import Packing
+import Quantization
+import Reports
 import SystemPackage
 import TestSupport
 import Testing
@@ -24,6 +26,14 @@ import Tokenizers
 
   private func write(_ text: String, to path: FilePath) throws {
     try Data(text.utf8).write(to: URL(fileURLWithPath: path.string))
+  }
+
+  private func ids(_ tokenizer: Tokenizer, _ text: String) -> [Int32] {
+    tokenizer.encode(text, addSpecialTokens: true)
+  }
+
+  private func text(_ tokenizer: Tokenizer, _ ids: [Int32]) -> String {
+    tokenizer.decode(ids, skipSpecialTokens: true)
   }
 
   // MARK: Checkpoints
@@ -107,8 +117,8 @@ import Tokenizers
     for name in ["tokenizer_config.json", "chat_template.jinja"] {
       #expect(try readWhole(output.appending(name)) == readWhole(source.appending(name)))
     }
-    let text = "Once upon a time {{ ''.__class__ }}"
-    #expect(try Tokenizer(folder: output).encode(text) == Tokenizer(folder: tiny).encode(text))
+    let words = "Once upon a time {{ ''.__class__ }}"
+    #expect(try ids(Tokenizer(folder: output), words) == ids(Tokenizer(folder: tiny), words))
 
     let file = folder.appending("out.gguf")
     let opened = try Checkpoint(source)
@@ -117,7 +127,7 @@ import Tokenizers
     try conversion.run(into: try OutputFile(file, source: source, overwrite: false), workers: 2) { _ in true }
     let written = try GGUFFile(file)
     #expect(written.header.metadata["tokenizer.chat_template"]?.string == template)
-    #expect(try GGUFTokenizer.tokenizer(of: written).encode(text) == Tokenizer(folder: tiny).encode(text))
+    #expect(try ids(GGUFTokenizer.tokenizer(of: written), words) == ids(Tokenizer(folder: tiny), words))
     let inspection = try Inspector(file).inspection().text()
     #expect(!inspection.contains("\u{1b}"))
     #expect(!FileManager.default.fileExists(atPath: "pwned"))
@@ -156,16 +166,16 @@ import Tokenizers
     .string("1"), .float32(1),
   ])
   func idsBeyondTheVocabularyAreNoTokens(id: GGUFValue) throws {
-    #expect(try tokenizer { _ in }.encode("ab").first == 1)
+    #expect(try ids(tokenizer { _ in }, "ab").first == 1)
     let found = try tokenizer { metadata in
       for name in ["bos", "eos", "unknown", "padding", "seperator"] {
         metadata["tokenizer.ggml.\(name)_token_id"] = id
       }
       metadata["tokenizer.ggml.add_eos_token"] = .bool(true)
     }
-    let ids = found.encode("ab")
-    #expect(!ids.isEmpty && ids.allSatisfy { (5..<10).contains($0) }, "\(ids)")
-    #expect(found.decode(ids + [10, -1, .max, .min]) == "ab")
+    let tokens = ids(found, "ab")
+    #expect(!tokens.isEmpty && tokens.allSatisfy { (5..<10).contains($0) }, "\(tokens)")
+    #expect(text(found, tokens + [10, -1, .max, .min]) == "ab")
   }
 
   /// Lists know the type of their elements, whatever type is usual.
@@ -193,11 +203,11 @@ import Tokenizers
     }
     for type: GGUFValueType in [.float32, .float64, .int8, .int16, .int32, .int64] {
       let found = try tokenizer { metadata in metadata["tokenizer.ggml.scores"] = try? list(scores, type) }
-      #expect(texts.map { found.encode($0) } == texts.map { usual.encode($0) }, "\(type)")
+      #expect(texts.map { ids(found, $0) } == texts.map { ids(usual, $0) }, "\(type)")
     }
     for type: GGUFValueType in [.uint8, .int8, .uint16, .int16, .uint32, .int64, .uint64] {
       let found = try tokenizer { metadata in metadata["tokenizer.ggml.token_type"] = try? list(types, type) }
-      #expect(texts.map { found.encode($0) } == texts.map { usual.encode($0) }, "\(type)")
+      #expect(texts.map { ids(found, $0) } == texts.map { ids(usual, $0) }, "\(type)")
     }
     // What cannot be such a list is refused by its key.
     for (key, value) in [
@@ -206,8 +216,8 @@ import Tokenizers
       ("tokens", .floats([0, 0])), ("tokens", .string("a")),
     ] {
       let error = #expect(throws: (any Error).self) { try tokenizer { $0["tokenizer.ggml.\(key)"] = value } }
-      let text = error.map { "\($0)" } ?? ""
-      #expect(text.contains(key) || text.contains("finite score"), "\(key): \(text)")
+      let message = error.map { "\($0)" } ?? ""
+      #expect(message.contains(key) || message.contains("finite score"), "\(key): \(message)")
     }
     let merges = #expect(throws: (any Error).self) {
       try tokenizer { metadata in
@@ -240,9 +250,9 @@ import Tokenizers
     let found = try tokenizer { metadata in
       metadata["tokenizer.ggml.tokens"] = .strings(Self.pieces.prefix(3) + [piece] + Self.pieces.dropFirst(4))
     }
-    #expect(found.decode([6, 3, 7]) == "a\(piece)b")
+    #expect(text(found, [6, 3, 7]) == "a\(piece)b")
     // The byte that it does not stand for is unknown, the other one is found.
-    #expect(found.encode("a\nb").contains(4))
-    #expect(try tokenizer { _ in }.decode([6, 3, 7]) == "aab")
+    #expect(ids(found, "a\nb").contains(4))
+    #expect(try text(tokenizer { _ in }, [6, 3, 7]) == "aab")
   }
 }
