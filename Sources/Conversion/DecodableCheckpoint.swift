@@ -136,10 +136,9 @@ enum DecodableCheckpoint: Sendable {
     switch self {
     case .gguf(let file, let source):
       let all = file.header.tensors.reduce(0) { $0 + $1.bytes.count }
-      let named = source.map { source in
-        source.tensorNames.reduce(0) { $0 + (source.storedTensor($1)?.bytes.count ?? 0) }
-      }
-      return (file.fileSize, all, all - (named ?? all))
+      let named = source.map { source in Set(source.tensorNames.compactMap { source.storedTensor($0)?.name }) }
+      let strange = file.header.tensors.filter { named?.contains($0.name) == false }
+      return (file.fileSize, all, strange.reduce(0) { $0 + $1.bytes.count })
     case .dense(let checkpoint): return Self.sizes(checkpoint, auxiliary: 0)
     case .quantized(let quantized): return Self.sizes(quantized.checkpoint, auxiliary: quantized.auxiliaryByteCount)
     }

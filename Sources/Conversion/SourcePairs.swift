@@ -46,27 +46,46 @@ struct SourcePairs: Sendable {
   private static func pairs(
     _ tensors: [DecodableCheckpoint.Tensor], _ architecture: GGUFArchitecture, _ source: Checkpoint
   ) throws -> [Pair] {
-    let prefix = architecture.prefix(of: source.tensors.map(\.name))
+    let keys = Keys(architecture, source.tensors.map(\.name))
+    let own = Keys(architecture, tensors.map(\.name))
     var originals: [String: CheckpointTensor] = [:]
-    for tensor in source.tensors {
-      guard !GGUFArchitecture.isBuffer(tensor.name) else { continue }
-      // What has no place in GGUF has no counterpart either.
-      originals[architecture.place(of: tensor.name, prefix: prefix)?.name ?? tensor.name] = tensor
+    for tensor in source.tensors where !GGUFArchitecture.isBuffer(tensor.name) {
+      originals[keys.key(of: tensor.name)] = tensor
     }
     var left = originals
     let pairs = try tensors.map { tensor in
-      let stored = tensor.storedName
-      left[stored] = nil
+      let key = own.key(of: tensor.name)
+      left[key] = nil
       // A head that is a copy of the embedding.
-      let original = originals[stored] ?? (stored == "output.weight" ? originals["token_embd.weight"] : nil)
-      return try pair(
-        tensor, original, among: source, offset: stored.hasSuffix("norm.weight") ? architecture.normOffset : 0)
+      let original = originals[key] ?? (key == Keys.head ? originals[Keys.embedding] : nil)
+      let isNorm = tensor.storedName.hasSuffix("norm.weight")
+      return try pair(tensor, original, among: source, offset: isNorm ? architecture.normOffset : 0)
     }
-    left["output.weight"] = nil
+    left[Keys.head] = nil
     if let missing = left.values.min(by: { $0.name < $1.name }) {
       throw ConversionError.differentTensor(missing.name, packed: "nothing", source: describe(missing.entry))
     }
     return pairs
+  }
+
+  /// What tensors are matched by: their names without the prefix that checkpoints of a model differ in.
+  private struct Keys {
+    static let head = "output.weight"
+    static let embedding = "token_embd.weight"
+
+    private let architecture: GGUFArchitecture
+    private let prefix: String
+
+    init(_ architecture: GGUFArchitecture, _ names: [String]) {
+      self.architecture = architecture
+      prefix = architecture.prefix(of: names)
+    }
+
+    func key(of name: String) -> String {
+      let place = architecture.place(of: name, prefix: prefix)?.name
+      if place == Self.head || place == Self.embedding { return place ?? name }
+      return name.hasPrefix(prefix) ? String(name.dropFirst(prefix.count)) : name
+    }
   }
 
   private static func pair(
