@@ -1,7 +1,8 @@
 """Reads the packed format that convert-model writes. Written from Docs/PackedFormat.md alone.
 
 Run:    python read_packed.py FOLDER                   decodes everything and lists it
-        python read_packed.py FOLDER --check           compares every stored tensor with its SHA-256, too
+        python read_packed.py FOLDER --check           compares every stored tensor with its SHA-256, too, and the
+                                                       squares of what it decodes to with the sum in its `loss`
         python read_packed.py FOLDER --save FILE.npz   writes the decoded tensors to a file of numpy's
 Or:     from read_packed import load, widen
         tensors = load("FOLDER")     # source tensor name -> array
@@ -142,8 +143,23 @@ def decode(shape, encoding, members, codebooks):
     return weights.reshape(shape)
 
 
+def sample(shape, encoding):
+    """Which elements of the flattened tensor the sums of its `loss` are over."""
+    count, width = math.prod(shape), shape[-1] if shape else 1
+    if count <= 1 << 18:
+        return np.arange(count)
+    group = {"tensor": count, "row": width, "group": min(encoding.get("group_size", 0), width),
+             "block": encoding.get("group_size", 0)}[encoding["sharing"]]
+    run = 1 << min(max(group.bit_length() - 1, 6), 9)
+    j = np.arange(-(-count // run), dtype=np.uint64)
+    first = j * run + (j * 2654435769 % (1 << 32) * (run // 8) >> 32) * 8
+    elements = (first[:, None] + np.arange(8, dtype=np.uint64)).ravel()
+    return elements[elements < count].astype(np.int64)
+
+
 def load(folder, check=False):
-    """Source tensor name -> numpy array, in the order of the manifest; with `check`, every SHA-256 is compared."""
+    """Source tensor name -> numpy array, in the order of the manifest; with `check`, every SHA-256 is compared, and the
+    squares of quantized tensors with the recorded sums."""
     manifest = parse((Path(folder) / "quantization_manifest.json").read_bytes())
     require((manifest["format"], manifest["version"]) == ("convert-model-packed", 1), "another format or version")
     stored = {}
@@ -181,6 +197,10 @@ def load(folder, check=False):
             tensors[name] = data.view(NUMPY.get(dtype, "u1")).reshape(shape if BITS.get(dtype, 8) >= 8 else -1)
         else:
             tensors[name] = decode(record["shape"], record["encoding"], members, codebooks)
+            if check and "loss" in record:
+                values = tensors[name].ravel()[sample(record["shape"], record["encoding"])].astype("<f8")
+                found, recorded = float((values * values).sum()), float(record["loss"]["decoded_squares"])
+                require(abs(found - recorded) <= 1e-11 * max(found, recorded), name, "other squares than were written")
     require(not any(stored.values()), "of no record", *(name for rest in stored.values() for name in rest))
     return tensors
 
@@ -188,7 +208,7 @@ def load(folder, check=False):
 def main():
     parser = argparse.ArgumentParser(description="Decodes a folder in the packed format of convert-model.")
     parser.add_argument("folder")
-    parser.add_argument("--check", action="store_true", help="compare every stored tensor with its SHA-256")
+    parser.add_argument("--check", action="store_true", help="compare stored tensors with their SHA-256, and sums of squares")
     parser.add_argument("--save", metavar="FILE.npz", help="write the decoded tensors")
     options = parser.parse_args()
     try:

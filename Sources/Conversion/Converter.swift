@@ -17,7 +17,7 @@ package struct Converter: Sendable {
   /// The tokens to calibrate on, where the plan has something to calibrate.
   private let windows: CalibrationWindows?
   private let resources: RunResources?
-  private let codeSums = CodeSums()
+  private let sums = WrittenSums()
 
   package init(
     plan: Plan, toolVersion: String, workers: Int, windows: CalibrationWindows? = nil, resources: RunResources? = nil
@@ -83,8 +83,8 @@ package struct Converter: Sendable {
       for (name, text) in made.files { try output.write(fileBytes(text), to: name) }
     } else {
       // Tensors that were done before may have been written again, and their codes added.
-      let sums = codeSums.values.merging(finished.codeSums) { $1 }
-      let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes, codeSums: sums)
+      let sums = sums.values.merging(finished.sums) { $1 }
+      let manifest = plan.manifest(toolVersion: toolVersion, hashes: hashes, sums: sums)
       try output.write(fileBytes(manifest.json), to: PackedManifest.fileName)
     }
     if let summary = CalibrationSummary(
@@ -105,7 +105,7 @@ package struct Converter: Sendable {
 
   /// The files of the output. Tensors that are done already are not hashed once more if they are written again.
   private func targets(in output: OutputFolder, _ finished: FinishedWork) throws -> [TargetFile] {
-    let log = output.journal.map { TensorLog(plan, $0, codeSums) }
+    let log = output.journal.map { TensorLog(plan, $0, sums) }
     var members = plan.files.map { _ in [TensorSpecification]() }
     for tensor in plan.tensors where !finished.tensors.contains(tensor.source.name) {
       members[tensor.source.fileIndex] += tensor.members.map(\.specification)
@@ -138,6 +138,7 @@ package struct Converter: Sendable {
     let log = output.journal.map { BlockLog(output, $0, finished: finished.blocks) }
     var packed: [UInt8] = []
     var assemblies: [String: WeightAssembly] = [:]
+    var losses = CalibratedLoss()
     let writer: CalibratedLayers.TileWriter = { tensor, scheme, tile, first in
       log?.note(tensor.source.name)
       if tensor.layout != nil {
@@ -157,7 +158,9 @@ package struct Converter: Sendable {
       let packer = TilePacker(
         encoding: scheme.encoding, grouping: scheme.encoding.grouping(of: tensor.source.entry.shape),
         matrices: tensor.source.entry.shape.dropLast(2).reduce(1, *))
-      codeSums.add(tile.codes.span, of: tensor.source.name)
+      sums.add(
+        tile.codes.span, try losses.sums(of: tile, tensor, scheme.encoding, first: first), of: tensor.source.name,
+        first: first, count: tensor.source.entry.elementCount)
       try packer.pack(tile, first: first, scaleMean: nil, buffer: &packed) { role, offset, bytes, count in
         try write(role, of: tensor, offset: offset, bytes, count, to: targets[tensor.source.fileIndex])
       }
@@ -224,6 +227,8 @@ package struct Converter: Sendable {
     var values: [Float] = []
     var packed: [UInt8] = []
     var tile = QuantizedTile()
+    /// Weights and their reconstruction, where they are compared.
+    var compared: (source: [Float], decoded: [Float]) = ([], [])
   }
 
   private static let copyLength = 1 << 20
@@ -325,7 +330,12 @@ package struct Converter: Sendable {
     }
     let packer = TilePacker(
       encoding: quantizer.encoding, grouping: quantizer.grouping, outlierColumns: quantizer.outliers?.columns ?? [])
-    codeSums.add(buffers.tile.codes.span, of: tensor.source.name)
+    let loss = quantizer.loss(
+      of: buffers.tile, bytes, as: tensor.source.entry.type, first: elements.lowerBound, facts: facts,
+      using: &buffers.compared)
+    sums.add(
+      buffers.tile.codes.span, loss, of: tensor.source.name, first: elements.lowerBound,
+      count: tensor.source.entry.elementCount)
     try packer.pack(
       buffers.tile, first: elements.lowerBound, scaleMean: facts.scaleMean, buffer: &buffers.packed
     ) { role, offset, bytes, count in
@@ -358,6 +368,31 @@ package struct Converter: Sendable {
       throw explained(error, tensor.source)
     }
     return read
+  }
+}
+
+/// What calibrated tiles lost. They come in the order of each weight's rows.
+private struct CalibratedLoss {
+  private var bytes: [UInt8] = []
+  private var values: [Float] = []
+  private var decoded: [Float] = []
+  /// Of the weight that tiles are of, where it has one; it comes with the first.
+  private var groupIndex: [Int32]?
+
+  /// Weights with scales folded in are not to be compared with the source's.
+  mutating func sums(
+    of tile: QuantizedTile, _ tensor: Plan.Tensor, _ encoding: WeightEncoding, first: Int
+  ) throws(CheckpointError) -> LossSums {
+    let entry = tensor.source.entry
+    if !encoding.hasGroupIndex { groupIndex = nil } else if !tile.groupIndex.isEmpty { groupIndex = tile.groupIndex }
+    let grouping = encoding.grouping(of: entry.shape)
+    tile.decode(encoding, grouping, first: first, groupIndex: groupIndex, outlierColumns: [], into: &decoded)
+    let sample = grouping.sample
+    guard !tensor.isFolded else {
+      return LossSums(decoded: LossSums(decoded.span, decoded.span, first: first, sample: sample).decoded)
+    }
+    _ = try readValues(tensor.source, first..<first + decoded.count, bytes: &bytes, values: &values)
+    return LossSums(values.span, decoded.span, first: first, sample: sample)
   }
 }
 

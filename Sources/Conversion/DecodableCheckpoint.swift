@@ -37,6 +37,36 @@ enum DecodableCheckpoint: Sendable {
 
     var elementCount: Int { shape.reduce(1, *) }
 
+    /// The name that it has in its own file.
+    var storedName: String { if case .gguf(let tensor) = content { tensor.name } else { name } }
+
+    /// How it is quantized, in words; nil if it is kept.
+    var label: String? {
+      switch content {
+      case .dense: nil
+      case .quantized(let tensor): tensor.label
+      case .gguf(let tensor): isQuantized ? tensor.type.name : nil
+      }
+    }
+
+    var reasonToKeep: String {
+      switch content {
+      case .dense: "not quantized"
+      case .quantized(let tensor): tensor.reasonToKeep
+      case .gguf(let tensor): "stored as \(tensor.type.name)"
+      }
+    }
+
+    /// Elements that are well decoded at a time.
+    var tileLength: Int {
+      switch content {
+      case .dense: Tiling.usualLength
+      case .quantized(let tensor): tensor.tileLength
+      // Whole blocks, where rows keep their places.
+      case .gguf: 1 << 17
+      }
+    }
+
     /// The type of its values in full precision; nil in a GGUF file.
     var type: ElementType? {
       switch content {
@@ -98,6 +128,27 @@ enum DecodableCheckpoint: Sendable {
     case .quantized(let quantized): Self.architecture(quantized.checkpoint)
     case .gguf(_, let source): source?.architecture
     }
+  }
+
+  /// Bytes of all its files with weights, and of tensors in them that stand for none of the model's: codebooks, scales of
+  /// activations, constants that runtimes compute.
+  var sizes: (files: Int, tensors: Int, auxiliary: Int) {
+    switch self {
+    case .gguf(let file, let source):
+      let all = file.header.tensors.reduce(0) { $0 + $1.bytes.count }
+      let named = source.map { source in Set(source.tensorNames.compactMap { source.storedTensor($0)?.name }) }
+      let strange = file.header.tensors.filter { named?.contains($0.name) == false }
+      return (file.fileSize, all, strange.reduce(0) { $0 + $1.bytes.count })
+    case .dense(let checkpoint): return Self.sizes(checkpoint, auxiliary: 0)
+    case .quantized(let quantized): return Self.sizes(quantized.checkpoint, auxiliary: quantized.auxiliaryByteCount)
+    }
+  }
+
+  private static func sizes(_ checkpoint: Checkpoint, auxiliary: Int) -> (files: Int, tensors: Int, auxiliary: Int) {
+    (
+      checkpoint.files.reduce(0) { $0 + $1.header.fileSize },
+      checkpoint.files.reduce(0) { $0 + $1.header.tensors.reduce(0) { $0 + $1.bytes.count } }, auxiliary
+    )
   }
 
   private static func architecture(_ checkpoint: Checkpoint) -> GGUFArchitecture? {
@@ -175,9 +226,13 @@ enum DecodableCheckpoint: Sendable {
     return Reader(checkpoint: self, source: source)
   }
 
-  /// How the codes of a tensor are grouped; nil where it has none, or they are not taken apart, as in GGUF blocks.
+  /// How the codes of a tensor are grouped, in the order in which they are stored; nil where it has none, and for GGUF
+  /// blocks under names that are not the file's, whose rows may have other places.
   /// - Throws: if a weight in the layout of a runtime cannot be read, which its form is known from.
   func codeForm(of tensor: Tensor) throws(CheckpointError) -> CodeForm? {
+    if case .gguf(let stored) = tensor.content, case .gguf(_, nil) = self {
+      return CodeForm(stored.type, columns: stored.columns)
+    }
     guard case .quantized(let quantized) = self, case .quantized(let stored) = tensor.content else { return nil }
     // Spelled out: the optimizer of Swift 6.3.1 stops at closures here.
     if let record = stored.manifestRecord {
@@ -219,6 +274,9 @@ enum DecodableCheckpoint: Sendable {
       _ tensor: Tensor, _ elements: Range<Int>, into values: inout [Float]
     ) throws -> CodeParts? {
       try read(tensor, elements, into: &values)
+      if case .gguf(let stored) = tensor.content, case .gguf(let file, nil) = checkpoint, !elements.isEmpty {
+        return try Self.codes(stored, of: file, elements, bytes: &bytes)
+      }
       guard case .quantized(let quantized) = checkpoint, case .quantized(let stored) = tensor.content,
         stored.isQuantized, !elements.isEmpty
       else { return nil }
@@ -233,6 +291,25 @@ enum DecodableCheckpoint: Sendable {
       return CodeParts(
         codes: Array(weight.codes[elements]), scales: weight.scales[groups].map { $0 / weight.divisor * weight.factor },
         zeroPoints: weight.zeroPoints.isEmpty ? [] : Array(weight.zeroPoints[groups]), firstGroup: groups.lowerBound)
+    }
+
+    /// Takes a run of blocks apart. Offsets become zero points: scale · level + offset = scale · (level − zero point).
+    private static func codes(
+      _ tensor: GGUFTensor, of file: GGUFFile, _ elements: Range<Int>, bytes: inout [UInt8]
+    ) throws(CheckpointError) -> CodeParts? {
+      let type = tensor.type
+      guard let length = type.groups?.length else { return nil }
+      let blocks = elements.lowerBound / type.blockLength..<((elements.upperBound - 1) / type.blockLength + 1)
+      let count = blocks.count * type.blockBytes
+      try file.read(blocks.lowerBound * type.blockBytes..<blocks.upperBound * type.blockBytes, of: tensor, into: &bytes)
+      let parts = type.parts(of: bytes.span.extracting(..<count))
+      let first = blocks.lowerBound * type.blockLength
+      let groups = (elements.lowerBound - first) / length..<((elements.upperBound - 1 - first) / length + 1)
+      return CodeParts(
+        codes: Array(parts.codes[elements.lowerBound - first..<elements.upperBound - first]),
+        scales: Array(parts.scales[groups]),
+        zeroPoints: parts.offsets.isEmpty ? [] : groups.map { -parts.offsets[$0] / parts.scales[$0] },
+        firstGroup: first / length + groups.lowerBound)
     }
 
     /// Decodes a run of blocks as they are stored.

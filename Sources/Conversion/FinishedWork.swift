@@ -30,8 +30,8 @@ struct FinishedWork: Sendable {
   /// SHA-256 of the members of tensors that are done.
   private(set) var hashes: [String: String] = [:]
   private(set) var tensors: Set<String> = []
-  /// See `CodeSums`; of quantized tensors that are done.
-  private(set) var codeSums: [String: Int] = [:]
+  /// Of quantized tensors that are done.
+  private(set) var sums: [String: WrittenSums.Sums] = [:]
   private(set) var blocks = Blocks()
   /// Layers that were quantized one by one.
   private(set) var layers: [LayerKey: LayerOutcome] = [:]
@@ -41,6 +41,7 @@ struct FinishedWork: Sendable {
     static let tensor = "tensor"
     static let hashes = "hashes"
     static let codeSum = "code_sum"
+    static let loss = "loss"
     static let layers = "layers"
     static let learning = "learning"
     static let tensors = "tensors"
@@ -59,7 +60,12 @@ struct FinishedWork: Sendable {
   ) throws {
     try believe(RecordedMember.hashes(in: entries), plan, output, workers, onProgress)
     for entry in entries {
-      if let name = entry[Key.tensor]?.string, tensors.contains(name) { codeSums[name] = entry[Key.codeSum]?.integer }
+      if let name = entry[Key.tensor]?.string, tensors.contains(name), let codes = entry[Key.codeSum]?.integer,
+        let loss = entry[Key.loss]?.array?.compactMap(\.double), loss.count == 3
+      {
+        sums[name] = WrittenSums.Sums(
+          codes: codes, loss: LossSums(source: loss[0], decoded: loss[1], error: loss[2]))
+      }
       if let layer = try? entry[Key.layer]?.decoded(as: LayerOutcome.self), tensors.contains(layer.tensor) {
         layers[LayerKey(tensor: layer.tensor, expert: layer.expert)] = layer
       }
@@ -125,13 +131,13 @@ final class TensorLog: Sendable {
   }
 
   private let journal: Journal
-  private let codeSums: CodeSums
+  private let sums: WrittenSums
   private let owners: [String: String]
   private let unfinished: Mutex<[String: Unfinished]>
 
-  init(_ plan: Plan, _ journal: Journal, _ codeSums: CodeSums) {
+  init(_ plan: Plan, _ journal: Journal, _ sums: WrittenSums) {
     self.journal = journal
-    self.codeSums = codeSums
+    self.sums = sums
     var owners: [String: String] = [:]
     var unfinished: [String: Unfinished] = [:]
     for tensor in plan.tensors {
@@ -156,7 +162,10 @@ final class TensorLog: Sendable {
     var entry: OrderedDictionary<String, JSONValue> = [
       FinishedWork.Key.tensor: .string(tensor), FinishedWork.Key.hashes: .object(hashes),
     ]
-    if let sum = codeSums.values[tensor] { entry[FinishedWork.Key.codeSum] = .integer(sum) }
+    if let sums = sums[tensor] {
+      entry[FinishedWork.Key.codeSum] = .integer(sums.codes)
+      entry[FinishedWork.Key.loss] = .array([sums.loss.source, sums.loss.decoded, sums.loss.error].map { .real($0) })
+    }
     try journal.append(.object(entry))
   }
 }

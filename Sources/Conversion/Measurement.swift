@@ -6,8 +6,8 @@ import Reports
 import Synchronization
 import SystemPackage
 
-/// Compares a packed folder, or one in the layout of a runtime, with its source: decodes the bytes on disk and sums what
-/// differs.
+/// Compares a packed folder, one in the layout of a runtime, or a GGUF file with its source: decodes the bytes on disk and
+/// sums what differs.
 package struct Measurement: Sendable {
   package enum Sampling: Sendable {
     /// Every weight.
@@ -16,47 +16,31 @@ package struct Measurement: Sendable {
     case quick
   }
 
-  private let packed: QuantizedCheckpoint
-  private let tensors: [QuantizedCheckpoint.Tensor]
-  private let source: Checkpoint
+  private let pairs: SourcePairs
+  private var packed: DecodableCheckpoint { pairs.output }
+  private var source: Checkpoint { pairs.source }
 
   package init(packed path: FilePath, source: Checkpoint) throws {
-    packed = try QuantizedCheckpoint(path)
-    tensors = packed.tensors
-    self.source = source
+    pairs = try SourcePairs(path, source: source)
     outputErrors = CalibrationSummary.outputErrors(in: path)
-    try requireSameTensors()
   }
-
-  /// Every tensor of either side has its counterpart, with equal shape and type.
-  private func requireSameTensors() throws {
-    let recorded = Set(tensors.map(\.name))
-    for tensor in source.tensors where !recorded.contains(tensor.name) {
-      throw ConversionError.differentTensor(tensor.name, packed: "nothing", source: Self.describe(tensor.entry))
-    }
-    for tensor in tensors {
-      let found = "\(tensor.type.rawValue) \(tensor.shape)"
-      guard let original = source[tensor.name] else {
-        throw ConversionError.differentTensor(tensor.name, packed: found, source: "no such tensor")
-      }
-      // Other programs may store what they keep in another type, and do not tell that of what they quantize.
-      let isSameType = if case .layout = packed { true } else { original.entry.type == tensor.type }
-      guard original.entry.shape == tensor.shape, isSameType else {
-        throw ConversionError.differentTensor(tensor.name, packed: found, source: Self.describe(original.entry))
-      }
-    }
-  }
-
-  private static func describe(_ entry: TensorEntry) -> String { "\(entry.type.rawValue) \(entry.shape)" }
 
   private struct Job: Sendable {
-    let tensor: QuantizedCheckpoint.Tensor
+    let tensor: DecodableCheckpoint.Tensor
     let source: CheckpointTensor
+    let offset: Float
     /// Element ranges (byte ranges, for kept tensors of the same type) that are compared.
     let parts: [Range<Int>]
 
     /// Whether bytes are compared, not values.
-    var comparesBytes: Bool { !tensor.isQuantized && tensor.type == source.entry.type }
+    var comparesBytes: Bool { Self.comparesBytes(tensor, source) }
+    static func comparesBytes(_ tensor: DecodableCheckpoint.Tensor, _ source: CheckpointTensor) -> Bool {
+      // Rows of a GGUF file may have other places.
+      if case .gguf = tensor.content { return false }
+      return !tensor.isQuantized && tensor.type == source.entry.type
+    }
+    /// Bytes of the source that it is compared with.
+    var byteCount: Int { source.entry.bytes.count }
     /// What takes about as long for each byte.
     var kind: String { comparesBytes ? "copy" : "decode" }
   }
@@ -74,7 +58,7 @@ package struct Measurement: Sendable {
     var other: [UInt8] = []
     var values: [Float] = []
     var decoded: [Float] = []
-    var workspace = QuantizedCheckpoint.Workspace()
+    var reader: DecodableCheckpoint.Reader
   }
 
   /// Models up to this many weights are measured whole.
@@ -94,26 +78,26 @@ package struct Measurement: Sendable {
   package func run(
     sampling: Sampling, workers: Int, goOn: @escaping @Sendable (ByteProgress) -> Bool
   ) throws -> ModelReport {
-    let weights = tensors.reduce(0) { $0 + $1.elementCount }
+    let weights = pairs.pairs.reduce(0) { $0 + $1.tensor.elementCount }
     let isWhole = if case .all = sampling { true } else { weights <= Self.wholeSize }
     let step = isWhole ? 1 : (weights + Self.sampleSize - 1) / Self.sampleSize
-    let jobs = tensors.compactMap { tensor in
+    let jobs = pairs.pairs.map { pair in
       // Values with scales folded in are not to be compared with the source's.
-      source[tensor.name].map {
-        Job(tensor: tensor, source: $0, parts: tensor.isFolded ? [] : Self.parts(of: tensor, $0, step: step))
-      }
+      Job(
+        tensor: pair.tensor, source: pair.original, offset: pair.offset,
+        parts: pair.tensor.isFolded ? [] : Self.parts(of: pair.tensor, pair.original, step: step))
     }
     let schedule = Schedule(tileCounts: jobs.map { [$0.parts.count] }, files: jobs.map(\.source.fileIndex))
-    let total = zip(jobs, jobs).reduce(0) { $0 + $1.0.tensor.byteCount / step }
-    let kinds = jobs.reduce(into: [:]) { $0[$1.kind, default: 0] += $1.tensor.byteCount / step }
+    let total = jobs.reduce(0) { $0 + $1.byteCount / step }
+    let kinds = jobs.reduce(into: [:]) { $0[$1.kind, default: 0] += $1.byteCount / step }
     let progress = ProgressCounter(total: total, stage: "comparing", kinds: kinds, report: goOn)
     let findings = jobs.map { Mutex([Finding?](repeating: nil, count: $0.parts.count)).boxed }
-    try schedule.run(workers: workers, makeState: { Buffers() }) { item, buffers in
+    try schedule.run(workers: workers, makeState: { Buffers(reader: packed.makeReader()) }) { item, buffers in
       let job = jobs[item.tensor]
       let finding = try compare(job, job.parts[item.tile], &buffers)
       findings[item.tensor].value.withLock { $0[item.tile] = finding }
       try progress.add(
-        job.parts[item.tile].count * (job.comparesBytes ? 1 : job.tensor.type.bitWidth / 8), job.kind)
+        job.parts[item.tile].count * (job.comparesBytes ? 1 : job.source.entry.type.bitWidth / 8), job.kind)
     }
     let reports = zip(jobs, findings).map { job, findings in
       report(job, findings.value.withLock { $0.compactMap { $0 } })
@@ -123,12 +107,11 @@ package struct Measurement: Sendable {
   }
 
   private static func parts(
-    of tensor: QuantizedCheckpoint.Tensor, _ source: CheckpointTensor, step: Int
+    of tensor: DecodableCheckpoint.Tensor, _ source: CheckpointTensor, step: Int
   ) -> [Range<Int>] {
-    guard tensor.isQuantized || tensor.type != source.entry.type else {
-      return stride(from: 0, to: tensor.byteCount, by: step * compareLength).map {
-        $0..<min($0 + compareLength, tensor.byteCount)
-      }
+    let bytes = source.entry.bytes.count
+    if Job.comparesBytes(tensor, source) {
+      return stride(from: 0, to: bytes, by: step * compareLength).map { $0..<min($0 + compareLength, bytes) }
     }
     // Whatever the tiles were when it was packed, a run of a multiple of eight elements can be decoded.
     let length = tensor.tileLength
@@ -139,16 +122,20 @@ package struct Measurement: Sendable {
 
   private func compare(_ job: Job, _ part: Range<Int>, _ buffers: inout Buffers) throws -> Finding {
     if job.comparesBytes {
-      guard let stored = packed.stored(job.tensor) else { return .identical(false) }
+      guard case .quantized(let quantized) = packed, case .quantized(let tensor) = job.tensor.content,
+        let stored = quantized.stored(tensor)
+      else { return .identical(false) }
       try job.source.file.read(part, of: job.source.entry, into: &buffers.bytes)
       try stored.file.read(part, of: stored.entry, into: &buffers.other)
       return .identical(buffers.bytes[..<part.count] == buffers.other[..<part.count])
     }
     _ = try readValues(job.source, part, bytes: &buffers.bytes, values: &buffers.values)
-    try packed.decode(job.tensor, part, into: &buffers.decoded, using: &buffers.workspace)
+    try buffers.reader.read(job.tensor, part, into: &buffers.decoded)
     guard job.tensor.isQuantized else {
       // Kept in another type: what rounding to it gives.
-      let expected = buffers.values.map { rounded($0, to: job.tensor.type) }
+      guard let type = job.tensor.type else { return .identical(false) }
+      let offset = job.offset
+      let expected = buffers.values.map { rounded($0 + offset, to: type) - offset }
       return .identical(expected == buffers.decoded)
     }
     return .sums(pairSums(buffers.values.span, buffers.decoded.span))
@@ -177,30 +164,30 @@ package struct Measurement: Sendable {
       outcome = .kept(reason: job.tensor.reasonToKeep, isIdentical: isIdentical)
     }
     return TensorReport(
-      name: job.tensor.name, shape: job.tensor.shape, sourceType: job.source.entry.type, outcome: outcome,
+      name: job.source.name, shape: job.tensor.shape, sourceType: job.source.entry.type, outcome: outcome,
       sourceByteCount: job.source.entry.bytes.count, storedByteCount: job.tensor.storedByteCount)
   }
 
   /// Totals, once the bytes of tensors, codebooks and headers have been seen to add up to each file's.
   private func modelReport(_ tensors: [TensorReport], coverage: ModelReport.Coverage) throws -> ModelReport {
-    for file in packed.checkpoint.files {
-      let sum = file.header.tensors.reduce(file.header.dataStart) { $0 + $1.bytes.count }
-      guard sum == file.header.fileSize else {
-        throw ConversionError.sizesDoNotAdd(file.path.string, expected: sum, found: file.header.fileSize)
+    if case .quantized(let quantized) = packed {
+      for file in quantized.checkpoint.files {
+        let sum = file.header.tensors.reduce(file.header.dataStart) { $0 + $1.bytes.count }
+        guard sum == file.header.fileSize else {
+          throw ConversionError.sizesDoNotAdd(file.path.string, expected: sum, found: file.header.fileSize)
+        }
       }
     }
-    let files = packed.checkpoint.files
-    let stored = files.reduce(0) { $0 + $1.header.fileSize }
-    let headers = files.reduce(0) { $0 + $1.header.dataStart }
-    let codebooks = packed.auxiliaryByteCount
-    let accounted = tensors.reduce(headers + codebooks) { $0 + $1.storedByteCount }
-    guard accounted == stored else {
-      throw ConversionError.sizesDoNotAdd(packed.checkpoint.folder.string, expected: accounted, found: stored)
+    let sizes = packed.sizes
+    let accounted = tensors.reduce(sizes.auxiliary) { $0 + $1.storedByteCount }
+    guard accounted == sizes.tensors else {
+      throw ConversionError.sizesDoNotAdd(
+        packed.files.first?.string ?? "", expected: accounted, found: sizes.tensors)
     }
     return ModelReport(
       tensors: tensors, coverage: coverage,
-      sourceFileBytes: source.files.reduce(0) { $0 + $1.header.fileSize }, storedFileBytes: stored,
-      headerBytes: headers, codebookBytes: codebooks)
+      sourceFileBytes: source.files.reduce(0) { $0 + $1.header.fileSize }, storedFileBytes: sizes.files,
+      headerBytes: sizes.files - sizes.tensors, codebookBytes: sizes.auxiliary)
   }
 }
 

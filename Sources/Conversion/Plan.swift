@@ -249,7 +249,7 @@ package struct Plan: Sendable {
 
   /// The manifest; hashes and sums are missing (zeros) until the bytes are written, which does not change its length.
   func manifest(
-    toolVersion: String, hashes: [String: String] = [:], codeSums: [String: Int] = [:]
+    toolVersion: String, hashes: [String: String] = [:], sums: [String: WrittenSums.Sums] = [:]
   ) -> PackedManifest {
     func stored(_ member: PackedFormat.Member) -> PackedManifest.StoredMember {
       let name = member.specification.name
@@ -273,7 +273,8 @@ package struct Plan: Sendable {
         PackedManifest.Record(
           name: tensor.source.name, shape: tensor.source.entry.shape, type: tensor.source.entry.type,
           file: files[tensor.source.fileIndex].name, fate: tensor.fate, members: tensor.members.map(stored),
-          codeSum: tensor.fate.isQuantized ? codeSums[tensor.source.name] ?? 0 : nil)
+          codeSum: tensor.fate.isQuantized ? sums[tensor.source.name]?.codes ?? 0 : nil,
+          loss: tensor.fate.isQuantized ? sums[tensor.source.name]?.loss ?? LossSums() : nil)
       })
   }
 

@@ -7,44 +7,40 @@ import Reports
 import Synchronization
 import SystemPackage
 
-/// Looks at all weights, codes and scales of a packed folder, or one in the layout of a runtime, beside its source, for
-/// the pictures of a report.
+/// Looks at all weights, codes and scales of a packed folder, one in the layout of a runtime, or a GGUF file, beside its
+/// source, for the pictures of a report.
 package struct TensorProfiling: Sendable {
-  private let checkpoint: QuantizedCheckpoint
-  private let source: Checkpoint
+  private let pairs: SourcePairs
 
   private static let weightBins = 64
   private static let scaleBins = 32
   private static let partLength = 1 << 18
 
   package init(packed path: FilePath, source: Checkpoint) throws {
-    checkpoint = try QuantizedCheckpoint(path)
-    self.source = source
+    pairs = try SourcePairs(path, source: source)
   }
 
   /// - Parameter goOn: called from any thread; false stops the work.
   /// - Returns: the profiles of quantized tensors, by name.
   package func run(workers: Int, goOn: @escaping @Sendable () -> Bool) throws -> [String: TensorProfile] {
-    let tensors = checkpoint.tensors.filter(\.isQuantized)
+    let pairs = pairs.pairs.filter(\.tensor.isQuantized)
+    let output = self.pairs.output
     let found = Mutex([String: TensorProfile]())
-    let packed: [String: PackedManifest.Record] =
-      if case .packed(let packed) = checkpoint {
-        Dictionary(packed.manifest.records.map { ($0.name, $0) }) { first, _ in first }
-      } else {
-        [:]
-      }
-    try runParallel(count: tensors.count, workers: workers, makeState: { Buffers() }) { index, buffers in
-      let name = tensors[index].name
-      guard let tensor = source[name] else { return }
-      let weights = try weightFacts(of: tensor, &buffers, goOn: goOn)
+    try runParallel(count: pairs.count, workers: workers, makeState: { Buffers() }) { index, buffers in
+      let (tensor, name) = (pairs[index].tensor, pairs[index].name)
+      let weights = try weightFacts(of: pairs[index].original, &buffers, goOn: goOn)
       let coded: CodeFacts
-      switch checkpoint {
-      case .packed(let checkpoint):
-        guard let record = packed[name] else { return }
-        coded = try codeFacts(of: record, in: checkpoint, &buffers, goOn: goOn)
-      case .layout(let layout):
-        guard let record = layout[name], let weight = try layout.weight(record) else { return }
-        coded = CodeFacts(weight, storedByteCount: record.storedByteCount)
+      switch (output, tensor.content) {
+      case (.quantized(.packed(let packed)), .quantized(let stored)):
+        guard let record = stored.manifestRecord else { return }
+        coded = try codeFacts(of: record, in: packed, &buffers, goOn: goOn)
+      case (.quantized(let layout), .quantized(let stored)):
+        guard let weight = try layout.codedWeight(stored) else { return }
+        coded = CodeFacts(weight, storedByteCount: tensor.storedByteCount)
+      case (.gguf(let file, _), .gguf(let stored)):
+        guard let facts = try codeFacts(of: stored, in: file, &buffers, goOn: goOn) else { return }
+        coded = facts
+      default: return
       }
       let profile = TensorProfile(
         weights: weights.histogram, codes: coded.codes, scales: Self.logarithms(of: coded.scales), peak: weights.peak,
@@ -140,6 +136,28 @@ package struct TensorProfiling: Sendable {
         guard let grouping, grouping.elements(of: first + offset).lowerBound >= part.lowerBound else { continue }
         facts.scales.append(scale)
       }
+    }
+    return facts
+  }
+
+  /// Of the blocks of a GGUF file: what they have beyond their codes counts as scales.
+  private func codeFacts(
+    of tensor: GGUFTensor, in file: GGUFFile, _ buffers: inout Buffers, goOn: () -> Bool
+  ) throws -> CodeFacts? {
+    let type = tensor.type
+    guard let levels = type.groups?.levels.count else { return nil }
+    let codeBytes = tensor.elementCount * (levels.trailingZeroBitCount) / 8
+    var facts = CodeFacts(
+      codes: [Int](repeating: 0, count: levels), scales: [], scaleByteCount: tensor.bytes.count - codeBytes,
+      outlierByteCount: 0)
+    let length = Self.partLength / type.blockLength * type.blockBytes
+    for start in stride(from: 0, to: tensor.bytes.count, by: length) {
+      guard goOn() else { throw CancellationError() }
+      let part = start..<min(start + length, tensor.bytes.count)
+      try file.read(part, of: tensor, into: &buffers.bytes)
+      let parts = type.parts(of: buffers.bytes.span.extracting(..<part.count))
+      for code in parts.codes { facts.codes[Int(code)] += 1 }
+      facts.scales += parts.scales
     }
     return facts
   }

@@ -28,6 +28,14 @@ struct CodeForm: Sendable {
     }
   }
 
+  /// Of the blocks of a GGUF type; nil for plain numbers.
+  init?(_ type: BlockType, columns: Int) {
+    guard let groups = type.groups else { return nil }
+    (rowLength, groupLength) = (max(1, columns), groups.length)
+    (codeCount, hasRuns) = (groups.levels.count, true)
+    (widestStep, ends) = Self.facts(groups.levels)
+  }
+
   init(_ weight: CodedWeight) {
     groupLength = min(weight.groupLength, max(1, weight.rows * weight.columns))
     if case .block = weight.sharing {
@@ -157,7 +165,8 @@ struct TensorSurvey {
       // A group that began in an earlier part has been counted there.
       guard form.elements(of: parts.firstGroup + offset).lowerBound >= elements.lowerBound else { continue }
       scales.append(scale)
-      if offset < parts.zeroPoints.count {
+      // A block of equal values may have an offset and no scale.
+      if offset < parts.zeroPoints.count, parts.zeroPoints[offset].isFinite {
         smallestZeroPoint = min(smallestZeroPoint, parts.zeroPoints[offset])
         largestZeroPoint = max(largestZeroPoint, parts.zeroPoints[offset])
       }

@@ -104,7 +104,9 @@ struct Convert: ParsableCommand {
       return
     }
     if page != nil {
-      throw ValidationError("--report is for packed folders and the layouts of runtimes, not for GGUF files")
+      throw ValidationError(
+        "--report is for packed folders and the layouts of runtimes, not for GGUF files, whose page"
+          + " 'report OUT.gguf --against SOURCE --html FILE' writes")
     }
     if let layout, layout != .gguf {
       throw ValidationError(

@@ -11,17 +11,19 @@ struct Report: ParsableCommand {
     discussion: """
       Decodes every tensor of OUT and compares it with SOURCE: relative error, SQNR, cosine, the largest error and \
       where it is, sizes, bits per weight; weights, codes and scales; what calibration measured of outputs and inputs. \
-      Kept tensors are compared byte for byte; exit code 65 if one differs. Text, JSON and page have the same values.
+      Kept tensors are compared byte for byte; exit code 65 if one differs. Text, JSON and page have the same values. OUT \
+      may be of any layout that is read here, whoever wrote it, GGUF among them.
 
       EXAMPLES
         convert-model report OUT --against SOURCE
         convert-model report OUT --against SOURCE --json
+        convert-model report MODEL-Q4_K_M.gguf --against SOURCE
       A page to look at, with the perplexity measured before:
         convert-model evaluate OUT --against SOURCE --text TEXT --json > evaluation.json
         convert-model report OUT --against SOURCE --html report.html --evaluation evaluation.json
       """)
 
-  @Argument(help: "A folder written by convert-model, or one in the layout of a runtime.")
+  @Argument(help: "A folder written by convert-model, one in the layout of a runtime, or a .gguf file.")
   var path: String
 
   @Option(help: ArgumentHelp("The checkpoint it was made from.", valueName: "source"))
@@ -45,10 +47,6 @@ struct Report: ParsableCommand {
       defer { display.finish() }
       if let html { try requireFolder(of: html) }
       let evaluated = try evaluation.map(readEvaluation)
-      if GGUFFile.isGGUF(FilePath(path)) {
-        throw InputError(
-          path, "is a GGUF file, whose types mix within a model: unpack it, or compare predictions with `evaluate`")
-      }
       let source = try Checkpoint(FilePath(against))
       var report = try fullReport(
         of: FilePath(path), against: source, running: running, display: display, interruption: interruption)

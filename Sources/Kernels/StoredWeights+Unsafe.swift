@@ -4,6 +4,8 @@
 protocol StoredWeight {
   /// Sixteen values from element `index` on, which the caller keeps within bounds.
   static func lanes(_ base: UnsafeRawPointer, _ index: Int) -> Floats
+  /// Eight values, likewise.
+  static func eight(_ base: UnsafeRawPointer, _ index: Int) -> SIMD8<Float>
   static func value(_ base: UnsafeRawPointer, _ index: Int) -> Float
   /// The largest magnitude of the elements of a range, compared as bit patterns: not finite where a value is not.
   static func largestMagnitude(_ base: UnsafeRawPointer, _ range: Range<Int>) -> Float
@@ -18,6 +20,11 @@ enum StoredFloat: StoredWeight {
   @inline(__always)
   static func lanes(_ base: UnsafeRawPointer, _ index: Int) -> Floats {
     base.loadUnaligned(fromByteOffset: index &* 4, as: Floats.self)
+  }
+
+  @inline(__always)
+  static func eight(_ base: UnsafeRawPointer, _ index: Int) -> SIMD8<Float> {
+    base.loadUnaligned(fromByteOffset: index &* 4, as: SIMD8<Float>.self)
   }
 
   @inline(__always)
@@ -50,6 +57,14 @@ enum StoredBrain: StoredWeight {
     // Lane by lane, as SIMD initializers are calls; it compiles to shuffles.
     for lane in 0..<16 { words[lane] = UInt32(bits[lane]) &<< 16 }
     return unsafeBitCast(words, to: Floats.self)
+  }
+
+  @inline(__always)
+  static func eight(_ base: UnsafeRawPointer, _ index: Int) -> SIMD8<Float> {
+    let bits = base.loadUnaligned(fromByteOffset: index &* 2, as: SIMD8<UInt16>.self)
+    var words = SIMD8<UInt32>()
+    for lane in 0..<8 { words[lane] = UInt32(bits[lane]) &<< 16 }
+    return unsafeBitCast(words, to: SIMD8<Float>.self)
   }
 
   @inline(__always)

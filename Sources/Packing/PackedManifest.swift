@@ -1,4 +1,5 @@
 import Checkpoints
+import Foundation
 import Kernels
 import OrderedCollections
 import Quantization
@@ -17,10 +18,13 @@ package struct PackedManifest: Sendable {
     package var members: [StoredMember]
     /// The sum of the codes of a quantized tensor as they were before they were packed; nil in older manifests.
     package let codeSum: Int?
+    /// What it lost, by the elements of `ElementSample`; nil in older manifests. Of weights with scales folded in, which are
+    /// not the source's, Σ ŵ² alone is known, and the other sums are 0.
+    package let loss: LossSums?
 
     package init(
       name: String, shape: [Int], type: ElementType, file: String, fate: Fate, members: [StoredMember],
-      codeSum: Int? = nil
+      codeSum: Int? = nil, loss: LossSums? = nil
     ) {
       self.name = name
       self.shape = shape
@@ -29,6 +33,7 @@ package struct PackedManifest: Sendable {
       self.fate = fate
       self.members = members
       self.codeSum = codeSum
+      self.loss = loss
     }
 
     package var elementCount: Int { shape.reduce(1, *) }
@@ -86,6 +91,12 @@ package struct PackedManifest: Sendable {
       self.byteCount = byteCount
     }
   }
+
+  /// The sums of a record's `loss`.
+  fileprivate static var lossSums: [(String, WritableKeyPath<LossSums, Double>)] {
+    [("source_squares", \.source), (decodedSum, \.decoded), ("squared_error", \.error)]
+  }
+  fileprivate static let decodedSum = "decoded_squares"
 
   package static let fileName = "quantization_manifest.json"
   /// Bytes of a manifest, which takes about a thousand for each tensor: far above any model's.
@@ -187,6 +198,13 @@ extension PackedManifest.Record {
     fields["source_bytes"] = .integer(sourceByteCount)
     fields["stored_bytes"] = .integer(storedByteCount)
     if let codeSum { fields["code_sum"] = .string(Self.padded(codeSum)) }
+    if let loss {
+      var sums: OrderedDictionary<String, JSONValue> = [:]
+      for (name, sum) in PackedManifest.lossSums where !isFolded || name == PackedManifest.decodedSum {
+        sums[name] = .string(Self.padded(loss[keyPath: sum]))
+      }
+      fields["loss"] = .object(sums)
+    }
     fields["members"] = .array(members.map(\.json))
     return .object(fields)
   }
@@ -198,6 +216,9 @@ extension PackedManifest.Record {
     let digits = String(sum)
     return String(repeating: "0", count: max(0, 20 - digits.utf8.count)) + digits
   }
+
+  /// As many digits for every sum, from which the same number is read again.
+  private static func padded(_ sum: Double) -> String { String(format: "%.16e", sum) }
 }
 
 extension PackedManifest.StoredMember {
@@ -316,7 +337,8 @@ private struct ManifestReader {
       codeSum = sum
     }
     let record = PackedManifest.Record(
-      name: name, shape: shape, type: type, file: output, fate: fate, members: members, codeSum: codeSum)
+      name: name, shape: shape, type: type, file: output, fate: fate, members: members, codeSum: codeSum,
+      loss: try loss(value["loss"], tensor: name))
     guard value["source_bytes"]?.integer == record.sourceByteCount else {
       throw fault("source_bytes", "\(record.sourceByteCount), as dtype and shape say", tensor: name)
     }
@@ -324,6 +346,20 @@ private struct ManifestReader {
       throw fault("stored_bytes", "\(record.storedByteCount), the sum of its members", tensor: name)
     }
     return record
+  }
+
+  private func loss(_ value: JSONValue?, tensor: String) throws(CheckpointError) -> LossSums? {
+    guard let value else { return nil }
+    var loss = LossSums()
+    for (name, sum) in PackedManifest.lossSums {
+      // Folded weights have the sum of their own squares alone.
+      if value[name] == nil, name != PackedManifest.decodedSum { continue }
+      guard let number = value[name]?.string.flatMap(Double.init), number.isFinite, number >= 0 else {
+        throw fault("loss", "an object with '\(name)', a string with a number", tensor: tensor)
+      }
+      loss[keyPath: sum] = number
+    }
+    return loss
   }
 
   /// Sizes whose product, in bits, stays far from overflow.

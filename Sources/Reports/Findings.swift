@@ -71,8 +71,9 @@ package struct Findings: Sendable {
       }
     }
     for entry in ledger.entries {
-      // Codes of few bits are each worth a share of the range; of eight bits some are always idle.
-      if let profile = entry.profile, (2...16).contains(profile.codes.count), profile.unusedCodes > 0 {
+      // Codes of few bits are each worth a share of the range; of eight bits some are always idle. One code is idle by nature
+      // where ranges are symmetric, and as a minus zero.
+      if let profile = entry.profile, (2...16).contains(profile.codes.count), profile.unusedCodes > 1 {
         add(.unusedCodes, entry.report.name, nil, "\(profile.unusedCodes) of \(profile.codes.count)")
       }
     }

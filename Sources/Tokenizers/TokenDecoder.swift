@@ -146,7 +146,18 @@ indirect enum TokenDecoder: Sendable {
   /// The byte of a token such as `<0x0A>`.
   static func byteValue(_ token: [UInt8]) -> UInt8? {
     guard token.count == 6, token.starts(with: "<0x".utf8), token[5] == UInt8(ascii: ">") else { return nil }
-    return UInt8(String(decoding: token[3..<5], as: UTF8.self), radix: 16)
+    // No sign, which numbers may have.
+    guard let high = digit(token[3]), let low = digit(token[4]) else { return nil }
+    return high << 4 | low
+  }
+
+  private static func digit(_ character: UInt8) -> UInt8? {
+    switch character {
+    case UInt8(ascii: "0")...UInt8(ascii: "9"): character - UInt8(ascii: "0")
+    case UInt8(ascii: "A")...UInt8(ascii: "F"): character - UInt8(ascii: "A") + 10
+    case UInt8(ascii: "a")...UInt8(ascii: "f"): character - UInt8(ascii: "a") + 10
+    default: nil
+    }
   }
 }
 

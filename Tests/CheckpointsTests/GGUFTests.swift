@@ -106,6 +106,26 @@ import Testing
       ),
       ("array of unknown", file(keys: [key("k", 9, little(UInt32(77)) + little(UInt64(1)))]), "unknown value type 77"),
       ("long string", file(keys: [key("k", 8, little(UInt64(1) << 62))]), "ends within metadata key 'k'"),
+      // Their low 32 bits are lengths that the file has (CVE-2025-49847).
+      (
+        "key of 2^32", file(keys: [little(UInt64(1 << 32 + 1)) + Array("k".utf8) + little(UInt32(0)) + [7]]),
+        "a metadata key"
+      ),
+      ("string of 2^32", file(keys: [key("k", 8, little(UInt64(1 << 32 + 1)) + Array("v".utf8))]), "metadata key 'k'"),
+      (
+        "token of 2^32",
+        file(keys: [key("k", 9, little(UInt32(8)) + little(UInt64(1)) + little(UInt64(1 << 32 + 1)) + Array("t".utf8))]
+        ),
+        "metadata key 'k'"
+      ),
+      (
+        "list of 2^32", file(keys: [key("k", 9, little(UInt32(0)) + little(UInt64(1 << 32 + 1)) + [7])]),
+        "claims 4294967297 elements"
+      ),
+      (
+        "name of 2^32", file(tensors: [little(UInt64(1 << 32 + 1)) + Array("t".utf8) + good.dropFirst(9)]),
+        "the name of a tensor"
+      ),
       ("alignment 0", file(keys: [key("general.alignment", 4, little(UInt32(0)))]), "'general.alignment' is 0"),
       ("alignment 24", file(keys: [key("general.alignment", 4, little(UInt32(24)))]), "'general.alignment' is 24"),
       (

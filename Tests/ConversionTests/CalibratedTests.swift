@@ -76,6 +76,7 @@ import Tokenizers
     let tokens = randomTokens(8, below: 36)
     let hidden = try Forward(packed, workers: 1).lastHiddenStates(tokens, batch)
     #expect(!hidden.values().contains { !$0.isFinite })
+    try requireRecordedErrors(output, source.appending("model.safetensors"))
   }
 
   @Test("Threads and spilling do not change a byte", arguments: ["llama", "mixtral"])
@@ -95,6 +96,7 @@ import Tokenizers
     }
     let ratios = outcomes.compactMap { $0.heldOut?.ratio }
     #expect(ratios.count { $0 < 1 } * 10 >= ratios.count * 7, "\(ratios)")
+    try requireRecordedErrors(output, source)
     let packed = try PackedCheckpoint(output)
     var workspace = PackedCheckpoint.Workspace()
     for record in packed.manifest.records where record.encoding != nil {

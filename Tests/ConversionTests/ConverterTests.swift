@@ -30,6 +30,14 @@ func report(_ packed: FilePath, against source: FilePath, workers: Int = 2) thro
   try Measurement(packed: packed, source: try Checkpoint(source)).run(sampling: .all, workers: workers) { _ in true }
 }
 
+/// The errors that a manifest records are those of what is read back.
+func requireRecordedErrors(_ packed: FilePath, _ source: FilePath) throws {
+  let records = try PackedCheckpoint(packed).manifest.records.filter(\.fate.isQuantized)
+  #expect(!records.isEmpty)
+  #expect(records.allSatisfy { ($0.loss?.decoded ?? 0) > 0 && ($0.loss?.error == 0) == $0.isFolded })
+  #expect(try DecodedCheck(packed, against: Checkpoint(source), workers: 2).run { _ in true } == [])
+}
+
 /// Every file of a folder.
 func contents(_ folder: FilePath) throws -> [String: [UInt8]] {
   let names = try FileManager.default.contentsOfDirectory(atPath: folder.string)

@@ -74,6 +74,7 @@ import Testing
   func foldedModelIsTheModel(_ name: String) throws {
     let (outcomes, output, _) = try convert(fixture(name), to: "out") { $0.options.bits = 8 }
     #expect(try difference(output, name) < 0.02)
+    try requireRecordedErrors(output, fixture(name))
     let model = try Model(Fixtures.path("architectures/\(name)"))
     let routers = model.description.blocks.count { if case .mixture = $0.feedForward { true } else { false } }
     #expect(outcomes.count == model.description.blocks.flatMap(\.linears).count - routers)

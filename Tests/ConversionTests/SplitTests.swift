@@ -84,6 +84,7 @@ import Tokenizers
     let known = try statistics(of: tiny) { [0, 5, $0.inputs - 1] }
     let output = try convert(tiny, to: "a", statistics: known)
     #expect(try contents(convert(tiny, to: "b", workers: 1, statistics: known)) == contents(output))
+    try requireRecordedErrors(output, tiny)
     let (source, packed) = (try Checkpoint(tiny), try PackedCheckpoint(output))
     var workspace = PackedCheckpoint.Workspace()
     for name in known.keys.sorted() {

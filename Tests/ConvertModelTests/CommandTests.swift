@@ -136,6 +136,38 @@ import Testing
     #expect(try await Self.run(drawn).output == Self.run(drawn).output)
   }
 
+  /// Chat templates are never rendered: one that would run code, or that no parser takes, changes nothing.
+  @Test func templatesChangeNothing() async throws {
+    let source = folder.appending("source")
+    try FileManager.default.copyItem(atPath: tiny, toPath: source.string)
+    let template = "{{ ''.__class__.__mro__[1].__subclasses__() }}{% for x in range(10**12) %}{% if"
+    try folder.write(Array(template.utf8), to: "source/chat_template.jinja")
+    let generated = ["--prompt", "The", "--tokens", "20"]
+    let plain = try await Self.run(["generate", tiny] + generated)
+    #expect(try await Self.run(["generate", source.string] + generated).output == plain.output)
+    #expect(try await run(source.string, "-o", path("out"), "-m", "absmax").code == 0)
+    #expect(try readWhole(folder.appending("out").appending("chat_template.jinja")) == Array(template.utf8))
+    let text = Fixtures.path("text/tiny-eval.txt").string
+    let evaluated = try await run("evaluate", path("out"), "--text", text, "--tokens", "512", "--window", "128")
+    #expect(evaluated.code == 0 && evaluated.error.isEmpty)
+    #expect(try await run(source.string, "-o", path("out.gguf"), "--type", "q8_0").code == 0)
+    #expect(try await Self.run(["generate", path("out.gguf")] + generated).code == 0)
+  }
+
+  /// What was recorded while converting is measured again beside the source.
+  @Test func verifyComparesWithTheSource() async throws {
+    _ = try await run(tiny, "-o", path("out"))
+    let verified = try await run("verify", path("out"), "--deep", "--against", tiny)
+    #expect(verified.code == 0 && verified.output.contains("lost as much as was recorded"))
+    let json = try await run("verify", path("out"), "--deep", "--against", tiny, "--json").json
+    #expect(json["wrong"]?.array?.isEmpty == true && json["unrecorded"]?.integer == 0)
+    let shallow = try await run("verify", path("out"), "--against", tiny)
+    #expect(shallow.code == 64 && shallow.error.contains("add --deep"))
+    _ = try await run(tiny, "-o", path("gptq"), "-m", "absmax", "--layout", "gptq")
+    let unrecorded = try await run("verify", path("gptq"), "--deep", "--against", tiny)
+    #expect(unrecorded.code == 65 && unrecorded.error.contains("has no record of errors"))
+  }
+
   @Test func evidenceIsGatheredOnceForManyConversions() async throws {
     let text = ["--samples", "6", "--sequence-length", "64", "--calibration"]
     let own = ["calibrate", tiny, "-o", path("self.safetensors"), "--samples", "2", "--sequence-length", "16"]

@@ -350,4 +350,23 @@ import Testing
     let verified = try await run(setup: little, ["verify", path("out"), "--deep"])
     #expect(verified.code == 0, "\(verified.error)")
   }
+
+  /// A list of 60 MB of numbers in the metadata of a GGUF file takes no multiple of that: a value for each element would
+  /// take two gigabytes.
+  @Test func longListsTakeTheBytesThatTheFileHas() async throws {
+    func little(_ value: some FixedWidthInteger) -> [UInt8] {
+      (0..<value.bitWidth / 8).map { UInt8(truncatingIfNeeded: value >> ($0 * 8)) }
+    }
+    let count = 15_000_000
+    var file = Array("GGUF".utf8) + little(UInt32(3)) + little(UInt64(0)) + little(UInt64(1))
+    file += little(UInt64(1)) + Array("k".utf8) + little(UInt32(9)) + little(UInt32(4)) + little(UInt64(count))
+    file += [UInt8](repeating: 1, count: 4 * count)
+    file += [UInt8](repeating: 0, count: (32 - file.count % 32) % 32)
+    try Data(file).write(to: URL(fileURLWithPath: path("long.gguf")))
+    // Three times the file, and what the program itself reserves.
+    let limits = "ulimit -t 30; ulimit -v 600000; export OPENBLAS_NUM_THREADS=1"
+    let outcome = try await run(setup: limits, ["inspect", path("long.gguf")])
+    #expect(outcome.code == 0, "\(outcome.error)")
+    #expect(outcome.output.contains("15000000 × uint32: 16843009"), "\(outcome.output)")
+  }
 }

@@ -92,7 +92,10 @@ import Testing
     try folder.write(Array(#"{"perplexity": "low"}"#.utf8), to: "other.json")
     let report = ["report", path("out"), "--against", tiny]
     let cases: [(code: Int32, arguments: [String], message: String)] = [
-      (65, ["report", path("tiny.gguf"), "--against", tiny], "unpack it, or compare predictions with `evaluate`"),
+      (
+        65, ["report", path("tiny.gguf"), "--against", Fixtures.path("architectures/llama").string],
+        "but the source to compare with has"
+      ),
       (65, report + ["--evaluation", path("other.json")], "is not what `convert-model evaluate --json` prints"),
       (66, report + ["--evaluation", path("nowhere.json")], "no such file"),
       (73, report + ["--html", path("no/such/page.html")], "there is no folder"),

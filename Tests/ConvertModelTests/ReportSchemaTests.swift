@@ -45,6 +45,18 @@ import Testing
     #expect((report["input_features"]?.array?.count ?? 0 > 0) == conversion.contains("--calibration"))
   }
 
+  @Test(arguments: ["q8_0", "q4_k_m"]) func itHoldsOfGGUFFiles(mix: String) async throws {
+    let tiny = ConvertModelProgram.tiny
+    _ = try await ConvertModelProgram.require(tiny, "-o", path("out.gguf"), "--type", mix)
+    let report = try await ConvertModelProgram.require(
+      "report", path("out.gguf"), "--against", tiny, "--json", "--html", path("page.html")
+    ).json
+    #expect(schema.faults(in: report) == [])
+    let quantized = report["tensors"]?.array?.filter { $0["bucket"] == "quantized" } ?? []
+    #expect(quantized.count >= 21 && quantized.allSatisfy { $0["weights"] != nil && $0["codes"] != nil })
+    #expect(report["provenance"]?["form"]?.string?.hasPrefix("GGUF file") == true)
+  }
+
   @Test func itHoldsWithAnEvaluationAndARun() async throws {
     let tiny = ConvertModelProgram.tiny
     let converted = try await ConvertModelProgram.require(

@@ -131,6 +131,7 @@ struct FuzzTarget: Sendable {
         var failure: (any Error)?
         do { use(try GGUFTokenizer.tokenizer(of: file)) } catch { failure = error }
         try inspect(path)
+        _ = try Inspector(path).depth(workers: 1) { _ in true }
         let source = try GGUFSource(file)
         var reader = source.makeReader()
         var values: [Float] = []
@@ -248,6 +249,7 @@ private func run(_ model: Model) throws {
 private func decode(_ folder: FilePath) throws {
   let packed = try PackedCheckpoint(folder)
   try inspect(folder)
+  _ = try DecodedCheck(folder, workers: 1).run { _ in true }
   var workspace = PackedCheckpoint.Workspace()
   var values: [Float] = []
   for record in packed.manifest.records where record.type != .c64 {

@@ -46,6 +46,24 @@ import Testing
     }
   }
 
+  /// Scales, offsets and codes give the values again.
+  @Test(arguments: blocks) func blocksAreTakenApart(_ type: BlockType) throws {
+    let bytes = try allBytes(golden("\(type.name).blocks"))
+    let parts = type.parts(of: bytes.span)
+    let groups = try #require(type.groups)
+    let values = decoded(bytes, type)
+    #expect(parts.codes.count == values.count && parts.scales.count == values.count / groups.length)
+    #expect(parts.offsets.isEmpty == ![.q41, .q51, .q2K, .q4K, .q5K].contains(type))
+    for (index, value) in values.enumerated() {
+      let group = index / groups.length
+      let offset = parts.offsets.isEmpty ? 0 : parts.offsets[group]
+      let found = parts.scales[group] * groups.levels[Int(parts.codes[index])] + offset
+      guard found != value, !(found.isNaN && value.isNaN) else { continue }
+      Issue.record("\(type.name)[\(index)]: \(found) from its parts, but decoded \(value)")
+      break
+    }
+  }
+
   @Test(arguments: reference) func withoutImportanceTheBytesAreThoseOfGGML(_ type: BlockType) throws {
     let values = try allValues(golden("values"))
     #expect(encoded(values, type, columns: columns) == (try allBytes(golden("\(type.name).bytes"))))

@@ -94,7 +94,9 @@ package enum GGUFTokenizer {
     }
     let kind: TokenizerTables.Kind
     if model == "gpt2" {
-      guard let merges = metadata[prefix + "merges"]?.elements?.compactMap(\.string) else {
+      guard let elements = metadata[prefix + "merges"]?.elements, case let merges = elements.compactMap(\.string),
+        merges.count == elements.count
+      else {
         throw wrong("merges", "a list of strings")
       }
       kind = .bytePair(merges: merges, preTokenizer: metadata[prefix + "pre"]?.string ?? "default")

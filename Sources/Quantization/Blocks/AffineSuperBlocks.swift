@@ -60,12 +60,8 @@ struct AffineSuperBlocks: BlockFormat {
   }
 
   func decode(_ block: Span<UInt8>, into values: inout MutableSpan<Float>, at start: Int) {
-    let parameters = bits == 2 ? 80 : 0
-    let (step, lowStep) = (block.half(parameters), block.half(parameters + 2))
     for group in 0..<groupsPerBlock {
-      let (scale, low): (UInt8, UInt8) =
-        bits == 2 ? (block[group] & 15, block[group] >> 4) : Self.unpacked(block, group)
-      let (factor, offset) = (step * Float(scale), lowStep * Float(low))
+      let (factor, offset) = factors(block, group)
       for index in 0..<groupLength {
         let place = group * groupLength + index
         values[start + place] = factor * Float(code(block, place)) - offset
@@ -73,7 +69,22 @@ struct AffineSuperBlocks: BlockFormat {
     }
   }
 
-  private func code(_ block: Span<UInt8>, _ place: Int) -> UInt8 {
+  /// x = factor · code − offset
+  private func factors(_ block: Span<UInt8>, _ group: Int) -> (factor: Float, offset: Float) {
+    let start = bits == 2 ? 80 : 0
+    let (scale, low): (UInt8, UInt8) =
+      bits == 2 ? (block[group] & 15, block[group] >> 4) : Self.unpacked(block, group)
+    return (block.half(start) * Float(scale), block.half(start + 2) * Float(low))
+  }
+
+  var levels: [Float] { (0..<(1 << bits)).map { Float($0) } }
+
+  func parameters(_ block: Span<UInt8>, _ group: Int) -> (scale: Float, offset: Float?) {
+    let (factor, offset) = factors(block, group)
+    return (factor, -offset)
+  }
+
+  func code(_ block: Span<UInt8>, _ place: Int) -> UInt8 {
     if bits == 2 { return block.pair(place, after: 16) }
     let byte = block[(bits == 5 ? 48 : 16) + place / 64 * 32 + place % 32]
     let low = place % 64 < 32 ? byte & 15 : byte >> 4

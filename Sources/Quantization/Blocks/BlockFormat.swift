@@ -12,6 +12,12 @@ protocol BlockFormat: Sendable {
   func encode(_ lanes: GroupLanes, blocks: Int, codes: inout [UInt8], into target: inout BlockBytes)
   /// Decodes one block.
   func decode(_ block: Span<UInt8>, into values: inout MutableSpan<Float>, at start: Int)
+  /// What codes stand for, in their order: x = scale · level + offset.
+  var levels: [Float] { get }
+  /// The scale of a group of one block, and its offset where the format has any.
+  func parameters(_ block: Span<UInt8>, _ group: Int) -> (scale: Float, offset: Float?)
+  /// The code of one value of a block.
+  func code(_ block: Span<UInt8>, _ place: Int) -> UInt8
 }
 
 /// How the errors of values are weighed while a block's scales are searched. llama.cpp's choices, so that errors can be
@@ -125,6 +131,39 @@ package func decodeBlocks(_ bytes: Span<UInt8>, as type: BlockType, into values:
   for block in 0..<(values.count / type.blockLength) {
     let start = block * type.blockBytes
     format.decode(bytes.extracting(start..<(start + type.blockBytes)), into: &values, at: block * type.blockLength)
+  }
+}
+
+/// Blocks taken apart, as `inspect` shows them.
+package struct BlockParts: Hashable, Sendable {
+  /// One for each value: the index of its level.
+  package fileprivate(set) var codes: [UInt8] = []
+  /// One for each group.
+  package fileprivate(set) var scales: [Float] = []
+  /// As many, or none: x = scale · level + offset.
+  package fileprivate(set) var offsets: [Float] = []
+}
+
+extension BlockType {
+  /// Values that share a scale, and the levels that codes stand for in units of it; nil for plain numbers and for types
+  /// that are not read.
+  package var groups: (length: Int, levels: [Float])? { format.map { ($0.groupLength, $0.levels) } }
+
+  /// - Precondition: the type has `groups`, and the bytes are whole blocks.
+  package func parts(of bytes: Span<UInt8>) -> BlockParts {
+    var parts = BlockParts()
+    guard let format else { return parts }
+    precondition(bytes.count % blockBytes == 0)
+    for start in stride(from: 0, to: bytes.count, by: blockBytes) {
+      let block = bytes.extracting(start..<(start + blockBytes))
+      for group in 0..<(blockLength / format.groupLength) {
+        let (scale, offset) = format.parameters(block, group)
+        parts.scales.append(scale)
+        if let offset { parts.offsets.append(offset) }
+      }
+      for place in 0..<blockLength { parts.codes.append(format.code(block, place)) }
+    }
+    return parts
   }
 }
 

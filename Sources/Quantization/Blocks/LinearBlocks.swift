@@ -29,6 +29,13 @@ struct SignedByteBlocks: BlockFormat {
     let scale = block.half(0)
     for index in 0..<32 { values[start + index] = scale * Float(Int8(bitPattern: block[2 + index])) }
   }
+
+  /// Codes in offset binary.
+  var levels: [Float] { (0..<256).map { Float($0) - 128 } }
+
+  func parameters(_ block: Span<UInt8>, _ group: Int) -> (scale: Float, offset: Float?) { (block.half(0), nil) }
+
+  func code(_ block: Span<UInt8>, _ place: Int) -> UInt8 { block[2 + place] ^ 0x80 }
 }
 
 /// Q4_0 and Q5_0: codes around the middle one, which stands for zero.
@@ -64,6 +71,12 @@ struct CentredBlocks: BlockFormat {
     let middle = 1 << (bits - 1)
     for index in 0..<32 { values[start + index] = scale * Float(block.code(index, after: 2, bits: bits) - middle) }
   }
+
+  var levels: [Float] { (0..<(1 << bits)).map { Float($0 - (1 << (bits - 1))) } }
+
+  func parameters(_ block: Span<UInt8>, _ group: Int) -> (scale: Float, offset: Float?) { (block.half(0), nil) }
+
+  func code(_ block: Span<UInt8>, _ place: Int) -> UInt8 { UInt8(block.code(place, after: 2, bits: bits)) }
 }
 
 /// Q4_1 and Q5_1: codes from the smallest value up.
@@ -100,6 +113,14 @@ struct OffsetBlocks: BlockFormat {
     let (scale, low) = (block.half(0), block.half(2))
     for index in 0..<32 { values[start + index] = scale * Float(block.code(index, after: 4, bits: bits)) + low }
   }
+
+  var levels: [Float] { (0..<(1 << bits)).map { Float($0) } }
+
+  func parameters(_ block: Span<UInt8>, _ group: Int) -> (scale: Float, offset: Float?) {
+    (block.half(0), block.half(2))
+  }
+
+  func code(_ block: Span<UInt8>, _ place: Int) -> UInt8 { UInt8(block.code(place, after: 4, bits: bits)) }
 }
 
 extension BlockBytes {

@@ -83,14 +83,26 @@ struct SignedSuperBlocks: BlockFormat {
   }
 
   func decode(_ block: Span<UInt8>, into values: inout MutableSpan<Float>, at start: Int) {
-    let step = block.half(layout == .threeBits ? 108 : layout == .sixBits ? 208 : 0)
     for group in 0..<groupsPerBlock {
-      let factor = step * Float(multiple(block, group))
+      let factor = parameters(block, group).scale
       for index in 0..<groupLength {
         let place = group * groupLength + index
         values[start + place] = factor * level(block, place)
       }
     }
+  }
+
+  var levels: [Float] {
+    switch layout {
+    case .threeBits: (0..<8).map { Float($0) - 4 }
+    case .sixBits: (0..<64).map { Float($0) - 32 }
+    case .curved: BlockLevels.curve
+    }
+  }
+
+  func parameters(_ block: Span<UInt8>, _ group: Int) -> (scale: Float, offset: Float?) {
+    let step = block.half(layout == .threeBits ? 108 : layout == .sixBits ? 208 : 0)
+    return (step * Float(multiple(block, group)), nil)
   }
 
   private func multiple(_ block: Span<UInt8>, _ group: Int) -> Int {
@@ -108,17 +120,26 @@ struct SignedSuperBlocks: BlockFormat {
   }
 
   private func level(_ block: Span<UInt8>, _ place: Int) -> Float {
+    let code = code(block, place)
+    return switch layout {
+    case .threeBits: Float(code) - 4
+    case .sixBits: Float(code) - 32
+    case .curved: BlockLevels.curve[Int(code)]
+    }
+  }
+
+  func code(_ block: Span<UInt8>, _ place: Int) -> UInt8 {
     switch layout {
     case .threeBits:
       let high = block[place % 32] >> UInt8(place / 32) & 1
-      return Float(block.pair(place, after: 32) | high << 2) - 4
+      return block.pair(place, after: 32) | high << 2
     case .sixBits:
       let byte = block[place / 128 * 64 + place % 64]
       let low = place % 128 < 64 ? byte & 15 : byte >> 4
-      return Float(low | block.pair(place, after: 128) << 4) - 32
+      return low | block.pair(place, after: 128) << 4
     case .curved:
       let byte = block[8 + place / 32 * 16 + place % 16]
-      return BlockLevels.curve[Int(place % 32 < 16 ? byte & 15 : byte >> 4)]
+      return place % 32 < 16 ? byte & 15 : byte >> 4
     }
   }
 }

@@ -24,6 +24,12 @@ struct CurvedBlocks: BlockFormat {
       values[start + index + 16] = scale * BlockLevels.curve[Int(byte >> 4)]
     }
   }
+
+  var levels: [Float] { BlockLevels.curve }
+
+  func parameters(_ block: Span<UInt8>, _ group: Int) -> (scale: Float, offset: Float?) { (block.half(0), nil) }
+
+  func code(_ block: Span<UInt8>, _ place: Int) -> UInt8 { block.nibble(place, after: 2) }
 }
 
 extension ScaleBlockFit {
@@ -62,12 +68,28 @@ struct MicroscalingBlocks: BlockFormat {
   }
 
   func decode(_ block: Span<UInt8>, into values: inout MutableSpan<Float>, at start: Int) {
-    // A byte of all ones stands for NaN.
-    let scale = block[0] == 255 ? .nan : Float(sign: .plus, exponent: Int(block[0]) - 127, significand: 1)
+    let scale = parameters(block, 0).scale
     for index in 0..<16 {
       let byte = block[1 + index]
       values[start + index] = scale * Self.levels[Int(byte & 15)]
       values[start + index + 16] = scale * Self.levels[Int(byte >> 4)]
     }
+  }
+
+  var levels: [Float] { Self.levels }
+
+  func parameters(_ block: Span<UInt8>, _ group: Int) -> (scale: Float, offset: Float?) {
+    // A byte of all ones stands for NaN.
+    (block[0] == 255 ? .nan : Float(sign: .plus, exponent: Int(block[0]) - 127, significand: 1), nil)
+  }
+
+  func code(_ block: Span<UInt8>, _ place: Int) -> UInt8 { block.nibble(place, after: 1) }
+}
+
+extension Span where Element == UInt8 {
+  /// One of 32 codes: the low nibbles of sixteen bytes, then the high ones.
+  fileprivate func nibble(_ place: Int, after start: Int) -> UInt8 {
+    let byte = self[start + place % 16]
+    return place < 16 ? byte & 15 : byte >> 4
   }
 }

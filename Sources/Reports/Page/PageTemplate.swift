@@ -49,7 +49,7 @@ enum PageTemplate {
     <p>One more bit a code halves what rounding adds, and so leaves a quarter of its square. For each kind of linear
     layer: what it adds now, as a share of all squared rounding errors; what a bit more costs; what it takes off. Worth is
     the share taken off over the share that the files grow by. It is an estimate, blind to how much the model depends on a
-    layer: before spending the bytes, try <code>--override '*KIND.weight: bits={{nextBits}}'</code> and
+    layer: before spending the bytes, try <code>{{trial}}</code> and
     <code>evaluate</code>.</p>
     <div class="scroll"><table class="numbers"><thead><tr><th scope="col">kind</th><th scope="col">tensors</th>\
     <th scope="col">stored</th><th scope="col">codes</th><th scope="col">scales</th>\

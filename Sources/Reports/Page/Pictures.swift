@@ -152,7 +152,9 @@ enum Pictures {
     let most = ceiling(bars.map(\.value).max() ?? 1)
     func y(_ value: Double) -> Double { height - bottom - (height - bottom - top) * value / most }
     var body = grid(most, left: left, right: width, y: y, format: format)
-    let every = max(1, Int((24 / step).rounded(.up)))
+    // So many that the widest of them do not touch.
+    let room = Double(bars.map(\.name.count).max() ?? 1) * 6.6 + 10
+    let every = max(1, Int((room / step).rounded(.up)))
     let gap = min(4, step / 4)
     for (index, bar) in bars.enumerated() {
       let x = left + step * Double(index)

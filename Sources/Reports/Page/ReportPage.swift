@@ -45,7 +45,10 @@ package struct ReportPage: Sendable {
       "hasProvenance": report.provenance != nil, "files": fileContext, "hasFiles": !fileContext.isEmpty,
       "hasEvaluation": report.evaluation != nil,
     ]
-    context["nextBits"] = report.provenance?.recipe["bits"]?.integer.map { "\($0 + 1)" } ?? "4"
+    let recipe = report.provenance?.recipe
+    let bits = (recipe?["bits"]?.integer ?? 3) + 1
+    // The types of a GGUF file's tensors are those of a mix.
+    context["trial"] = recipe?["mix"] == nil ? "--override '*KIND.weight: bits=\(bits)'" : "--type MIX"
     if let recurring = report.calibration?.recurringFeatures { context["recurring"] = recurring }
     if let subtitle { context["subtitle"] = subtitle }
     if let evaluation = report.evaluation {
