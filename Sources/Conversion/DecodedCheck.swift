@@ -51,12 +51,14 @@ package struct DecodedCheck: Sendable {
 
   private func problem(of record: PackedManifest.Record, _ buffers: inout Buffers) throws -> String? {
     var sum = 0
+    let shape = record.codedShape
     for start in stride(from: 0, to: record.elementCount, by: Self.partLength) {
       let part = start..<min(start + Self.partLength, record.elementCount)
-      try packed.decode(record, part, into: &buffers.values, using: &buffers.workspace)
+      try packed.decode(record.coded, part, into: &buffers.values, using: &buffers.workspace)
       if let place = firstNonFinite(buffers.values.span.extracting(..<part.count)) {
-        let index = position(of: start + place, in: record.shape)
-        return "its value at \(index) is \(buffers.values[place]), which no quantized weight is"
+        let index = position(of: start + place, in: shape)
+        return
+          "its value at \(record.isTransposed ? exchangingLastTwo(index) : index) is \(buffers.values[place]), which no quantized weight is"
       }
       if record.fate.isQuantized { sum += codeSum(buffers.workspace.codes.span) }
     }

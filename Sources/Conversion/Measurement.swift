@@ -23,7 +23,8 @@ package struct Measurement: Sendable {
   package init(packed path: FilePath, source: Checkpoint) throws {
     packed = try QuantizedCheckpoint(path)
     tensors = packed.tensors
-    self.source = source
+    // Layouts have experts one by one that the source may stack.
+    self.source = tensors.contains { source[$0.name] == nil } ? source.unfusingExperts : source
     outputErrors = CalibrationSummary.outputErrors(in: path)
     try requireSameTensors()
   }

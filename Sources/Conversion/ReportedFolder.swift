@@ -16,12 +16,13 @@ extension ConversionRecord {
     of folder: FilePath, source: Checkpoint, calibration: CalibrationReport?, reporter: String, workers: Int,
     goOn: @escaping @Sendable () -> Bool
   ) throws {
-    var (producer, recipe, form) = (String?.none, JSONValue.null, "packed folder, version \(PackedFormat.version)")
+    var (producer, recipe, form) = (String?.none, JSONValue.null, "")
     let output: Checkpoint
     switch try QuantizedCheckpoint(folder) {
     case .packed(let packed):
       producer = "convert-model \(packed.manifest.toolVersion)"
       recipe = packed.manifest.recipe
+      form = "packed folder, version \(packed.manifest.version)"
       output = packed.checkpoint
     case .layout(let layout):
       form = "\(layout.family.name) layout"

@@ -132,7 +132,9 @@ struct Convert: ParsableCommand {
       let begun = ContinuousClock.now
       if let page { try requireFolder(of: page) }
       var recipe = try makeRecipe()
-      let checkpoint = try Checkpoint(FilePath(source))
+      let opened = try Checkpoint(FilePath(source))
+      // Runtimes ask for experts one by one.
+      let checkpoint = recipe.layout == nil ? opened : opened.unfusingExperts
       let evidence = try calibration.evidence.map { try openEvidence($0, for: checkpoint) }
       recipe.calibration.evidence = evidence?.record
       if resumption.resume, try isComplete(recipe, checkpoint) {
