@@ -6,6 +6,7 @@ import Kernels
 import Models
 import Packing
 import Quantization
+import Reports
 import SystemPackage
 import TestSupport
 import Testing
@@ -81,7 +82,7 @@ import Testing
       let wanted = modelType == "gpt2" ? Self.weights : [Self.stack]
       #expect(outputs.map(\.manifest.version) == [2, 1])
       for (name, shape) in wanted {
-        let records = try outputs.map { try #require($0[name: name]) }
+        let records = try outputs.map { try #require($0[name]) }
         #expect(records[0].isTransposed && !records[1].isTransposed)
         #expect(records[0].shape == shape && records[1].shape == exchangingLastTwo(shape))
         #expect(
@@ -137,7 +138,8 @@ import Testing
     let found = try Inspector(output).tensor(name, against: source, slice: slice)
     let excerpt = try #require(found.excerpt)
     let values = try allValues(#require(source[name]))
-    #expect(excerpt.source == [3, 4].flatMap { row in (7..<10).map { values[row * shape[1] + $0] } })
+    let rows = [3, 4].map { Array(values[$0 * shape[1] + 7..<$0 * shape[1] + 10]) }
+    #expect(excerpt.source == rows[0] + rows[1])
     #expect(zip(excerpt.values, excerpt.source).allSatisfy { abs($0 - $1) < 0.001 } && excerpt.codes.count == 6)
     for place in found.largestErrors ?? [] {
       #expect(place.source == values[place.index[0] * shape[1] + place.index[1]])
@@ -170,7 +172,7 @@ import Testing
     }
     let layouts = try outputs.map { try #require(try LayoutCheckpoint(Checkpoint($0))) }
     for (name, shape) in Self.weights {
-      let records = try layouts.map { try #require($0[name: name]) }
+      let records = try layouts.map { try #require($0[name]) }
       #expect(records[0].shape == shape && records[0].isTransposed)
       var (own, other, bytes): ([Float], [Float], [UInt8]) = ([], [], [])
       try layouts[0].decode(records[0], 0..<shape.reduce(1, *), into: &own, bytes: &bytes)
