@@ -1,6 +1,7 @@
 import Checkpoints
 import Conversion
 import Foundation
+import Packing
 import SystemPackage
 import TestSupport
 import Testing
