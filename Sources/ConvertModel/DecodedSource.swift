@@ -29,14 +29,14 @@ struct DecodedSource {
     let display = ProgressDisplay(progress, verb: "Unpacking")
     defer { display.finish() }
     let target = try OutputFolder(folder, source: source, overwrite: false)
-    func goOn(_ done: ByteProgress) -> Bool {
+    let goOn: @Sendable (ByteProgress) -> Bool = { done in
       display.show(done)
       return !interruption.isRequested
     }
     if isFile {
-      _ = try GGUFUnpacker(source, workers: workers).run(into: target, onProgress: { goOn($0) })
+      _ = try GGUFUnpacker(source, workers: workers).run(into: target, onProgress: goOn)
     } else {
-      _ = try Unpacker(source, workers: workers).run(into: target, onProgress: { goOn($0) })
+      _ = try Unpacker(source, workers: workers).run(into: target, onProgress: goOn)
     }
   }
 
