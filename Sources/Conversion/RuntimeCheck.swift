@@ -274,7 +274,7 @@ package struct RuntimeCheck: Sendable {
     do {
       try FusedLayers.checkHeads(checkpoint.configuration, parts: parts)
     } catch {
-      findings.append(Self.fatal(error.description, "use another number of devices"))
+      findings.append(Self.fatal(error.description, "one that divides them"))
     }
     for record in layout.records where record.label != nil {
       guard let module = Plan.module(of: record.name) else { continue }

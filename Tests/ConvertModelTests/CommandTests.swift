@@ -343,7 +343,7 @@ import Testing
       (65, [path("out"), "-o", path("x"), "--dry-run"], "is quantized already"),
       (65, ["report", tiny, "--against", tiny], "is not a folder written by convert-model"),
       (65, ["inspect", tiny, "--tensor", "up_proj"], "did you mean"),
-      (65, [path("model.gguf"), "-o", path("x")], "not a safetensors file"),
+      (65, [path("model.gguf"), "-o", path("x")], "ends within the number of tensors"),
       (66, ["inspect", path("nowhere")], "no such file or folder"),
       (66, [path("nowhere"), "-o", path("x")], "no such file or folder"),
       (73, [tiny, "-o", path("out")], "exists already"),
