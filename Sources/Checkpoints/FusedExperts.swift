@@ -31,7 +31,7 @@ private struct FusedExperts {
       ]
     }
     for (ending, matrices) in [("gate_up_proj", [gate, up]), ("down_proj", [down])] {
-      guard entry.name.hasSuffix("." + base.fused + ending), entry.shape.count == 3, entry.shape[0] > 0,
+      guard entry.name.hasSuffix("." + base.fused + ending), entry.shape.count == 3, !entry.bytes.isEmpty,
         entry.shape[1] % matrices.count == 0, entry.type.bitWidth % 8 == 0
       else { continue }
       let stem = entry.name.dropLast(base.fused.utf8.count + ending.utf8.count) + base.single

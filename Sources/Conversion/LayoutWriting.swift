@@ -38,12 +38,16 @@ extension Plan {
     }
   }
 
-  /// Refuses models that the layout's runtimes do not load, and layers that they fuse but that differ.
-  static func checkLayout(_ layout: RuntimeLayout, of source: Checkpoint, _ tensors: [Tensor]) throws(ConversionError) {
+  /// Refuses models that the layout's runtimes do not load.
+  static func requireLoadable(_ source: Checkpoint, by layout: RuntimeLayout) throws(ConversionError) {
     let modelType = source.configuration?["model_type"]?.string ?? ""
     if let reason = layout.obstacle(modelType: modelType) {
       throw .layout(.unsupportedModel(layout, modelType: modelType, reason: reason))
     }
+  }
+
+  /// Refuses layers that runtimes fuse but that differ.
+  static func checkLayout(_ layout: RuntimeLayout, _ tensors: [Tensor]) throws(ConversionError) {
     guard !layout.isMLX, layout != .bitsandbytes else { return }
     var schemes: [String: String?] = [:]
     for tensor in tensors {

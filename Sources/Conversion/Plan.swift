@@ -66,6 +66,7 @@ package struct Plan: Sendable {
     if try PackedCheckpoint.isPacked(source.folder) || LayoutCheckpoint(source) != nil {
       throw ConversionError.alreadyPacked(source.folder.string)
     }
+    if let layout = recipe.layout { try Self.requireLoadable(source, by: layout) }
     let unmatched = recipe.unmatchedPatterns(among: source.tensors.map(\.name))
     guard unmatched.isEmpty else { throw RecipeError.unmatched(unmatched) }
     if evidence != nil, recipe.needsLearning {
@@ -129,7 +130,7 @@ package struct Plan: Sendable {
     }
     let isAnyQuantized = tensors.contains(where: \.work.isQuantized)
     guard isAnyQuantized else { throw ConversionError.nothingToQuantize(source.folder.string) }
-    if let layout = recipe.layout { try Self.checkLayout(layout, of: source, tensors) }
+    if let layout = recipe.layout { try Self.checkLayout(layout, tensors) }
     self.source = source
     self.recipe = recipe
     self.tensors = Self.folding(tensors, recipe, model, nonFinite)

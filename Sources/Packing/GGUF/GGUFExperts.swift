@@ -81,7 +81,8 @@ extension GGUFArchitecture {
     guard let experts, let base = experts.bases.first else { return nil }
     let words = name.split(separator: ".", omittingEmptySubsequences: false)
     guard words.count == 4, words[0] == "blk", let layer = Self.number(words[1]), words[3] == "weight",
-      let index = experts.matrices.values.firstIndex(where: { $0 == words[2] })
+      let index = experts.matrices.values.firstIndex(where: { $0 == words[2] }),
+      name == "blk.\(layer).\(words[2]).weight"
     else { return nil }
     let stem = "\(prefixes.first ?? "")\(blocks)\(layer).\(base)"
     let matrix = experts.matrices.keys[index]
