@@ -161,7 +161,7 @@ def load(folder, check=False):
     """Source tensor name -> numpy array, in the order of the manifest; with `check`, every SHA-256 is compared, and the
     squares of quantized tensors with the recorded sums."""
     manifest = parse((Path(folder) / "quantization_manifest.json").read_bytes())
-    require((manifest["format"], manifest["version"]) == ("convert-model-packed", 1), "another format or version")
+    require(manifest["format"] == "convert-model-packed" and manifest["version"] in (1, 2), "another format or version")
     stored = {}
     for file in manifest["files"]:
         path = Path(folder) / file["name"]
@@ -184,6 +184,8 @@ def load(folder, check=False):
         codebooks[name] = data.view("<f4")
     for name, record in manifest["tensors"].items():
         kept, members = record["bucket"] in ("kept", "folded"), {}
+        shape, transposed = record["shape"], record.get("transposed", False)
+        require(not transposed or manifest["version"] > 1 and not kept and len(shape) > 1, name, "cannot be transposed")
         require(kept or record["bucket"] == "quantized", name, "unknown bucket")
         for member in record["members"]:
             role = member["role"]
@@ -192,15 +194,18 @@ def load(folder, check=False):
             members[role] = take(record["file"], member)
         require(record["stored_bytes"] == sum(data.size for _, _, data in members.values()), name, "wrong stored_bytes")
         if kept:
-            dtype, shape, data = record["dtype"], record["shape"], members["data"][2]
+            dtype, data = record["dtype"], members["data"][2]
             require(len(members) == 1 and members["data"][:2] == (dtype, shape), name, "not stored as it was")
             tensors[name] = data.view(NUMPY.get(dtype, "u1")).reshape(shape if BITS.get(dtype, 8) >= 8 else -1)
         else:
-            tensors[name] = decode(record["shape"], record["encoding"], members, codebooks)
+            coded = shape[:-2] + shape[:-3:-1] if transposed else shape
+            tensors[name] = decode(coded, record["encoding"], members, codebooks)
             if check and "loss" in record:
-                values = tensors[name].ravel()[sample(record["shape"], record["encoding"])].astype("<f8")
+                values = tensors[name].ravel()[sample(coded, record["encoding"])].astype("<f8")
                 found, recorded = float((values * values).sum()), float(record["loss"]["decoded_squares"])
                 require(abs(found - recorded) <= 1e-11 * max(found, recorded), name, "other squares than were written")
+            if transposed:
+                tensors[name] = np.ascontiguousarray(tensors[name].swapaxes(-1, -2))
     require(not any(stored.values()), "of no record", *(name for rest in stored.values() for name in rest))
     return tensors
 

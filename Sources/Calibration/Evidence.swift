@@ -9,18 +9,14 @@ package struct EvidencedLayer: Hashable, Sendable, CustomStringConvertible {
   package let weight: String
   /// Position among the matrices that the tensor stacks; nil where it is one matrix.
   package let expert: Int?
-  /// Whether the weight's last dimension runs along the inputs, `[…, outputs, inputs]`; false for GPT-2's Conv1D.
-  package let hasInputsLast: Bool
 
-  package init(weight: String, expert: Int? = nil, hasInputsLast: Bool = true) {
+  package init(weight: String, expert: Int? = nil) {
     self.weight = weight
     self.expert = expert
-    self.hasInputsLast = hasInputsLast
   }
 
   package init(_ linear: LinearDescription) {
     weight = linear.weight
-    hasInputsLast = linear.storage != .inputsFirst
     if case .expert(let index, _) = linear.storage { expert = index } else { expert = nil }
   }
 
@@ -92,12 +88,12 @@ package struct Evidence: Sendable {
 
   package mutating func append(_ input: InputEvidence) { inputs.append(input) }
 
-  /// The statistics of every weight whose columns are its inputs, by tensor name. A tensor that stacks experts has the
+  /// The statistics of every weight's inputs, by tensor name. A tensor that stacks experts has the
   /// tokens of all of them.
   package var columnStatistics: [String: FeatureStatistics] {
     var result: [String: FeatureStatistics] = [:]
     for input in inputs {
-      for layer in input.layers where layer.hasInputsLast {
+      for layer in input.layers {
         result[
           layer.weight, default: FeatureStatistics(dimension: input.dimension, threshold: input.statistics.threshold)
         ]

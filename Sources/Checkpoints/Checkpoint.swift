@@ -9,6 +9,8 @@ package struct CheckpointTensor: Sendable {
   package let file: SafetensorsFile
   /// Position of the file in `Checkpoint.files`.
   package let fileIndex: Int
+  /// Whether `entry.shape` has the last two dimensions the other way round than the file.
+  package var isTransposed = false
 
   package var name: String { entry.name }
 }
@@ -71,6 +73,16 @@ package struct Checkpoint: Sendable {
     configuration =
       FileManager.default.fileExists(atPath: configurationPath.string) ? try readJSONObject(configurationPath) : nil
   }
+
+  private init(_ other: Checkpoint, tensors: [CheckpointTensor]) {
+    (folder, files, configuration) = (other.folder, other.files, other.configuration)
+    self.tensors = tensors
+    positions = Dictionary(uniqueKeysWithValues: tensors.enumerated().map { ($1.name, $0) })
+  }
+
+  /// The same files seen as other tensors.
+  /// - Precondition: their names differ, and their bytes are of these files.
+  func viewing(_ tensors: [CheckpointTensor]) -> Checkpoint { Checkpoint(self, tensors: tensors) }
 
   package subscript(name: String) -> CheckpointTensor? { positions[name].map { tensors[$0] } }
 

@@ -67,6 +67,9 @@ enum DecodableCheckpoint: Sendable {
       }
     }
 
+    /// Whether its codes run over its transpose.
+    var isTransposed: Bool { if case .quantized(let tensor) = content { tensor.isTransposed } else { false } }
+
     /// The type of its values in full precision; nil in a GGUF file.
     var type: ElementType? {
       switch content {
@@ -237,7 +240,7 @@ enum DecodableCheckpoint: Sendable {
     // Spelled out: the optimizer of Swift 6.3.1 stops at closures here.
     if let record = stored.manifestRecord {
       guard let encoding = record.encoding else { return nil }
-      return CodeForm(encoding, shape: record.shape)
+      return CodeForm(encoding, shape: record.codedShape)
     }
     guard let weight = try quantized.codedWeight(stored) else { return nil }
     return CodeForm(weight)
@@ -269,17 +272,21 @@ enum DecodableCheckpoint: Sendable {
       }
     }
 
-    /// The same, with the codes of the elements.
+    /// The same, with the codes of the elements; of a weight whose codes run over its transpose, elements of that.
     mutating func readCodes(
       _ tensor: Tensor, _ elements: Range<Int>, into values: inout [Float]
     ) throws -> CodeParts? {
-      try read(tensor, elements, into: &values)
       if case .gguf(let stored) = tensor.content, case .gguf(let file, nil) = checkpoint, !elements.isEmpty {
+        try read(tensor, elements, into: &values)
         return try Self.codes(stored, of: file, elements, bytes: &bytes)
       }
       guard case .quantized(let quantized) = checkpoint, case .quantized(let stored) = tensor.content,
         stored.isQuantized, !elements.isEmpty
-      else { return nil }
+      else {
+        try read(tensor, elements, into: &values)
+        return nil
+      }
+      try quantized.decodeCoded(stored, elements, into: &values, using: &workspace)
       if stored.manifestRecord != nil {
         let packed = workspace.packed
         return CodeParts(

@@ -74,20 +74,22 @@ package struct DecodedCheck: Sendable {
   }
 
   private func problem(of record: PackedManifest.Record, _ buffers: inout Buffers) throws -> String? {
-    let original = source?[record.name]
+    let shape = record.codedShape
+    let original = source?[record.name].map { record.isTransposed ? $0.transposed : $0 }
     guard record.fate.isQuantized || record.isFolded else {
       guard let original, let member = record.members.first else { return nil }
       return try sha256(of: original, using: &buffers.bytes) == member.sha256
         ? nil : "it was kept as it was, but its bytes are not the source's"
     }
-    let sample = record.encoding?.grouping(of: record.shape).sample
+    let sample = record.encoding?.grouping(of: shape).sample
     var (codes, loss) = (0, LossSums())
     for start in stride(from: 0, to: record.elementCount, by: Self.partLength) {
       let part = start..<min(start + Self.partLength, record.elementCount)
-      try packed.decode(record, part, into: &buffers.values, using: &buffers.workspace)
+      try packed.decode(record.coded, part, into: &buffers.values, using: &buffers.workspace)
       if let place = firstNonFinite(buffers.values.span.extracting(..<part.count)) {
-        let index = position(of: start + place, in: record.shape)
-        return "its value at \(index) is \(buffers.values[place]), which no quantized weight is"
+        let index = position(of: start + place, in: shape)
+        return
+          "its value at \(record.isTransposed ? exchangingLastTwo(index) : index) is \(buffers.values[place]), which no quantized weight is"
       }
       guard let sample else { continue }
       codes += codeSum(buffers.workspace.codes.span)

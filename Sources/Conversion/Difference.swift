@@ -73,7 +73,7 @@ package struct Difference: Sendable {
     return zip(sides, names).map { side, names in
       guard let architecture = known ?? side.architecture else { return names }
       let prefix = architecture.prefix(of: names)
-      return names.map { architecture.place(of: $0, prefix: prefix)?.name ?? $0 }
+      return names.map { architecture.identity(of: $0, prefix: prefix) ?? $0 }
     }
   }
 

@@ -66,7 +66,7 @@ package struct EvidenceFileError: Error, Hashable, CustomStringConvertible {
     case .noHessians:
       "holds statistics only, and this method needs the products of inputs: write it again without --no-hessians"
     case .nothingToCalibrate:
-      "knows no layer whose weight is stored [outputs, inputs], as calibrated methods need; methods with a scale search"
+      "knows no layer whose weight the model has as a matrix, as calibrated methods need; methods with a scale search"
         + " convert the model all the same"
     case .cannotMerge(let other, let why): "cannot be merged with \(other.printable): \(why)"
     case .noActivations:

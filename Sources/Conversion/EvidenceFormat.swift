@@ -173,7 +173,6 @@ extension EvidencedLayer {
   fileprivate var json: JSONValue {
     var fields: OrderedDictionary<String, JSONValue> = ["weight": .string(weight)]
     if let expert { fields["expert"] = .integer(expert) }
-    if !hasInputsLast { fields["inputs_first"] = true }
     return .object(fields)
   }
 
@@ -184,7 +183,7 @@ extension EvidencedLayer {
       guard let index = value.integer, (0..<1 << 32).contains(index) else { return nil }
       expert = index
     }
-    self.init(weight: weight, expert: expert, hasInputsLast: json["inputs_first"]?.bool != true)
+    self.init(weight: weight, expert: expert)
   }
 }
 

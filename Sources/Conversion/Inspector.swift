@@ -96,7 +96,8 @@ package struct Inspector: Sendable {
         ?? "safetensors"
     case .quantized(.packed(let packed)):
       checkpoint = packed.checkpoint
-      kind = "packed by convert-model \(packed.manifest.toolVersion.printable), format version \(PackedFormat.version)"
+      kind =
+        "packed by convert-model \(packed.manifest.toolVersion.printable), format version \(packed.manifest.version)"
       auxiliary = packed.manifest.codebooks.map {
         Inspection.Tensor(
           name: $0.tensor, shape: [$0.byteCount / 4], format: "F32", role: "codebook", elementCount: 0,
@@ -181,7 +182,8 @@ package struct Inspector: Sendable {
     try runParallel(count: tensors.count, workers: workers, makeState: { checkpoint.makeReader() }) { index, reader in
       let tensor = tensors[index]
       try progress.add(0)
-      var survey = TensorSurvey(Self.listed(tensor), form: try checkpoint.codeForm(of: tensor))
+      var survey = TensorSurvey(
+        Self.listed(tensor), form: try checkpoint.codeForm(of: tensor), isTransposed: tensor.isTransposed)
       try survey.run(original: nil, isWhole: false) { elements, values in
         try reader.readCodes(tensor, elements, into: &values)
       }
@@ -225,7 +227,10 @@ package struct Inspector: Sendable {
       }
       return ranges
     }
-    var survey = TensorSurvey(Self.listed(tensor), form: try checkpoint.codeForm(of: tensor))
+    // As the codes run; a source that has the weight the other way round is read so, too.
+    if let own = original, tensor.isTransposed, own.entry.shape.count >= 2 { original = own.transposed }
+    var survey = TensorSurvey(
+      Self.listed(tensor), form: try checkpoint.codeForm(of: tensor), isTransposed: tensor.isTransposed)
     try survey.run(original: original) { elements, values in
       try reader.readCodes(tensor, elements, into: &values)
     }
@@ -239,26 +244,42 @@ package struct Inspector: Sendable {
     _ ranges: [Range<Int>], of tensor: DecodableCheckpoint.Tensor, _ original: CheckpointTensor?,
     _ reader: inout DecodableCheckpoint.Reader
   ) throws -> TensorInspection.Excerpt {
+    var (values, codes, source) = ([Float](), [Int](), [Float]())
+    var (run, bytes): ([Float], [UInt8]) = ([], [])
+    for part in Self.runs(ranges, of: tensor) {
+      let elements = part.lowerBound / 8 * 8..<part.upperBound
+      let parts = try reader.readCodes(tensor, elements, into: &run)
+      values += run.suffix(part.count)
+      if let parts { codes += parts.codes.suffix(part.count).map { Int($0) } }
+      if let original {
+        _ = try readValues(original, elements, bytes: &bytes, values: &run)
+        source += run.suffix(part.count)
+      }
+    }
+    return TensorInspection.Excerpt(ranges: ranges, values: values, codes: codes, source: source)
+  }
+
+  /// The values of an excerpt, in their order, as runs of elements of the weight as its codes run.
+  private static func runs(_ ranges: [Range<Int>], of tensor: DecodableCheckpoint.Tensor) -> [Range<Int>] {
     // The first element of each row of the excerpt.
     var starts = [0]
     for (range, size) in zip(ranges.dropLast(), tensor.shape.dropLast()) {
       starts = starts.flatMap { start in range.map { start * size + $0 } }
     }
     let columns = ranges.last ?? 0..<1
-    var (values, codes, source) = ([Float](), [Int](), [Float]())
-    var (run, bytes): ([Float], [UInt8]) = ([], [])
-    for start in starts {
-      let first = start * (tensor.shape.last ?? 1) + columns.lowerBound
-      let elements = first / 8 * 8..<first + columns.count
-      let parts = try reader.readCodes(tensor, elements, into: &run)
-      values += run.suffix(columns.count)
-      if let parts { codes += parts.codes.suffix(columns.count).map { Int($0) } }
-      if let original {
-        _ = try readValues(original, elements, bytes: &bytes, values: &run)
-        source += run.suffix(columns.count)
+    guard tensor.isTransposed else {
+      return starts.map { start in
+        let first = start * (tensor.shape.last ?? 1) + columns.lowerBound
+        return first..<first + columns.count
       }
     }
-    return TensorInspection.Excerpt(ranges: ranges, values: values, codes: codes, source: source)
+    let (inputs, outputs) = (tensor.shape[tensor.shape.count - 2], tensor.shape[tensor.shape.count - 1])
+    return starts.flatMap { start in
+      columns.map { column in
+        let element = (start / inputs * outputs + column) * inputs + start % inputs
+        return element..<element + 1
+      }
+    }
   }
 
   /// Complex numbers are listed and kept, but not looked into.

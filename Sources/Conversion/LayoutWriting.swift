@@ -1,6 +1,5 @@
 import Checkpoints
 import Kernels
-import Models
 import OrderedCollections
 import Packing
 import Quantization
@@ -39,20 +38,16 @@ extension Plan {
     }
   }
 
-  /// Refuses models whose layers are stored the other way round, and layers that runtimes fuse but that differ.
-  static func checkLayout(_ layout: RuntimeLayout, of source: Checkpoint, _ tensors: [Tensor]) throws(ConversionError) {
-    if let model = try? Model(source, configuration: source.configuration),
-      model.description.blocks.flatMap(\.linears).contains(where: {
-        if case .inputsFirst = $0.storage { true } else { false }
-      })
-    {
-      throw .layout(
-        .unsupportedModel(
-          layout, modelType: model.description.modelType,
-          reason:
-            "its layers are stored [inputs, outputs], which no runtime of this layout reads; convert to a .gguf file, which"
-            + " has them the other way round, or without --layout"))
+  /// Refuses models that the layout's runtimes do not load.
+  static func requireLoadable(_ source: Checkpoint, by layout: RuntimeLayout) throws(ConversionError) {
+    let modelType = source.configuration?["model_type"]?.string ?? ""
+    if let reason = layout.obstacle(modelType: modelType) {
+      throw .layout(.unsupportedModel(layout, modelType: modelType, reason: reason))
     }
+  }
+
+  /// Refuses layers that runtimes fuse but that differ.
+  static func checkLayout(_ layout: RuntimeLayout, _ tensors: [Tensor]) throws(ConversionError) {
     guard !layout.isMLX, layout != .bitsandbytes else { return }
     var schemes: [String: String?] = [:]
     for tensor in tensors {

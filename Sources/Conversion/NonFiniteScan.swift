@@ -7,9 +7,9 @@ package struct NonFiniteScan: Sendable {
   private let tensors: [CheckpointTensor]
 
   package init(_ source: Checkpoint, recipe: Recipe) throws {
-    tensors = try source.tensors.filter { tensor in
+    tensors = try source.orientedTensors.filter { tensor in
       if case .quantize = try recipe.decision(for: tensor.entry) { true } else { false }
-    }
+    }.map(\.stored)
   }
 
   private struct Buffers {

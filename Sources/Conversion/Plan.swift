@@ -20,6 +20,7 @@ package struct Plan: Sendable {
   }
 
   package struct Tensor: Sendable {
+    /// A weight that is quantized has its inputs last, whichever way it is stored.
     package let source: CheckpointTensor
     package let work: Work
     package let members: [PackedFormat.Member]
@@ -55,8 +56,7 @@ package struct Plan: Sendable {
 
   /// - Parameters:
   ///   - nonFinite: names of tensors with infinities or NaN, which are kept as they are.
-  ///   - statistics: of the inputs of weights, by tensor name; those of a weight whose rows are its inputs must be left
-  ///     out. A search for scales weighs errors by them.
+  ///   - statistics: of the inputs of weights, by tensor name. A search for scales weighs errors by them.
   ///   - evidence: gathered before, for calibrated methods.
   /// - Throws: `ConversionError`, `RecipeError`, and `EvidenceFileError` for evidence that calibrates nothing.
   package init(
@@ -66,6 +66,7 @@ package struct Plan: Sendable {
     if try PackedCheckpoint.isPacked(source.folder) || LayoutCheckpoint(source) != nil {
       throw ConversionError.alreadyPacked(source.folder.string)
     }
+    if let layout = recipe.layout { try Self.requireLoadable(source, by: layout) }
     let unmatched = recipe.unmatchedPatterns(among: source.tensors.map(\.name))
     guard unmatched.isEmpty else { throw RecipeError.unmatched(unmatched) }
     if evidence != nil, recipe.needsLearning {
@@ -76,19 +77,21 @@ package struct Plan: Sendable {
     if recipe.needsLearning, recipe.inputScaling != nil { throw RecipeError.scalingBeforeLearning }
     if evidence != nil, recipe.inputScaling != nil { throw RecipeError.scalingNeedsModel }
     model = recipe.needsCalibration && evidence == nil ? try Self.model(of: source, recipe) : nil
-    var calibrated = try model.map { try Self.calibratedTensors($0, recipe) } ?? []
+    var calibrated = model.map { Self.calibratedTensors($0) } ?? []
     if let evidence, recipe.needsCalibration { calibrated = try evidence.calibratedTensors(of: source) }
     self.evidence = evidence
     var withoutEvidence: [String] = []
     var tensors: [Tensor] = []
     var books: OrderedSet<NamedCodebook> = []
-    for tensor in source.tensors {
+    for oriented in source.orientedTensors {
+      var tensor = oriented
       let entry = tensor.entry
       var decision = try recipe.decision(for: entry)
       if nonFinite.contains(entry.name) { decision = .keep(reason: "holds infinities or NaN") }
       switch decision {
       case .keep(let reason):
-        let specification = TensorSpecification(name: entry.name, type: entry.type, shape: entry.shape)
+        tensor = tensor.stored
+        let specification = TensorSpecification(name: entry.name, type: entry.type, shape: tensor.entry.shape)
         let member = PackedFormat.Member(role: .data, specification: specification)
         tensors.append(Tensor(source: tensor, work: .keep(reason: reason), members: [member]))
       case .quantize(let scheme) where recipe.isCalibrated(scheme) && calibrated.contains(entry.name):
@@ -127,7 +130,7 @@ package struct Plan: Sendable {
     }
     let isAnyQuantized = tensors.contains(where: \.work.isQuantized)
     guard isAnyQuantized else { throw ConversionError.nothingToQuantize(source.folder.string) }
-    if let layout = recipe.layout { try Self.checkLayout(layout, of: source, tensors) }
+    if let layout = recipe.layout { try Self.checkLayout(layout, tensors) }
     self.source = source
     self.recipe = recipe
     self.tensors = Self.folding(tensors, recipe, model, nonFinite)
@@ -185,23 +188,11 @@ package struct Plan: Sendable {
   }
 
   /// The weights of linear layers in blocks whose groups run along the inputs, as calibrated methods need them.
-  private static func calibratedTensors(_ model: Model, _ recipe: Recipe) throws(ConversionError) -> Set<String> {
-    let names = Set(
+  private static func calibratedTensors(_ model: Model) -> Set<String> {
+    Set(
       model.description.blocks.flatMap(\.linears).filter { linear in
-        switch linear.storage {
-        case .outputsFirst: true
-        case .inputsFirst: false
-        case .expert: linear.outputs % 8 == 0
-        }
+        if case .expert = linear.storage { linear.outputs % 8 == 0 } else { true }
       }.map(\.weight))
-    guard !names.isEmpty else {
-      throw .needsModel(
-        method: recipe.calibratedName,
-        reason:
-          "the layers of a \(model.description.modelType) model are stored [inputs, outputs], and groups along the"
-          + " outputs have no evidence of their own")
-    }
-    return names
   }
 
   private static func requireDistinctNames(_ tensors: [Tensor], codebooks: [NamedCodebook]) throws(ConversionError) {
@@ -271,7 +262,8 @@ package struct Plan: Sendable {
       copiedFiles: sideFiles.copied.map(\.name),
       records: tensors.map { tensor in
         PackedManifest.Record(
-          name: tensor.source.name, shape: tensor.source.entry.shape, type: tensor.source.entry.type,
+          name: tensor.source.name, shape: tensor.source.stored.entry.shape,
+          isTransposed: tensor.source.isTransposed, type: tensor.source.entry.type,
           file: files[tensor.source.fileIndex].name, fate: tensor.fate, members: tensor.members.map(stored),
           codeSum: tensor.fate.isQuantized ? sums[tensor.source.name]?.codes ?? 0 : nil,
           loss: tensor.fate.isQuantized ? sums[tensor.source.name]?.loss ?? LossSums() : nil)
@@ -286,7 +278,8 @@ package struct Plan: Sendable {
       return .object(members.merging(made.keys) { $1 })
     }
     var quantization: OrderedDictionary<String, JSONValue> = [
-      "quant_method": .string(PackedFormat.name), "format_version": .integer(PackedFormat.version),
+      "quant_method": .string(PackedFormat.name),
+      "format_version": .integer(tensors.contains(where: \.source.isTransposed) ? 2 : 1),
     ]
     if let scheme = try? recipe.options.scheme() { quantization.merge(scheme.json) { $1 } }
     quantization["manifest"] = .string(PackedManifest.fileName)

@@ -7,7 +7,7 @@ extension PlanSummary {
   package init(_ plan: Plan, toolVersion: String, memory: MemoryPlan) {
     self.init(
       tensors: plan.tensors.map { tensor in
-        let entry = tensor.source.entry
+        let entry = tensor.source.stored.entry
         var scheme: String?
         var reason: String?
         switch tensor.work {

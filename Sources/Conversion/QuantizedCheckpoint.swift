@@ -48,6 +48,14 @@ enum QuantizedCheckpoint: Sendable {
       case layout(LayoutCheckpoint.Record)
     }
 
+    /// Whether its codes run over its transpose.
+    var isTransposed: Bool {
+      switch content {
+      case .packed(let record): record.isTransposed
+      case .layout(let record): record.isTransposed
+      }
+    }
+
     /// What the manifest of a packed folder says of it; nil where there is none.
     var manifestRecord: PackedManifest.Record? { if case .packed(let record) = content { record } else { nil } }
 
@@ -58,6 +66,8 @@ enum QuantizedCheckpoint: Sendable {
 
     /// Elements that are well decoded at a time.
     var tileLength: Int {
+      // A tile of a transposed weight is a stretch of each row that codes run along: long ones are few.
+      if isTransposed { return 1 << 18 }
       guard case .packed(let record) = content, let encoding = record.encoding else { return Tiling.usualLength }
       return Tiling(encoding.grouping(of: record.shape), encoding)?.tileLength ?? Tiling.usualLength
     }
@@ -114,6 +124,20 @@ enum QuantizedCheckpoint: Sendable {
       try packed.decode(record, elements, into: &values, using: &workspace.packed)
     case (.layout(let layout), .layout(let record)):
       try layout.decode(record, elements, into: &values, bytes: &workspace.bytes)
+    default: preconditionFailure("a tensor of another checkpoint")
+    }
+  }
+
+  /// The same in the order of the weight's codes, which are then in the workspace where the format has them.
+  func decodeCoded(
+    _ tensor: Tensor, _ elements: Range<Int>, into values: inout [Float], using workspace: inout Workspace
+  ) throws {
+    guard tensor.isTransposed else { return try decode(tensor, elements, into: &values, using: &workspace) }
+    switch (self, tensor.content) {
+    case (.packed(let packed), .packed(let record)):
+      try packed.decode(record.coded, elements, into: &values, using: &workspace.packed)
+    case (.layout(let layout), .layout(let record)):
+      try layout.weight(record)?.decode(elements, into: &values)
     default: preconditionFailure("a tensor of another checkpoint")
     }
   }

@@ -17,12 +17,13 @@ extension ConversionRecord {
     of folder: FilePath, source: Checkpoint, calibration: CalibrationReport?, reporter: String, workers: Int,
     goOn: @escaping @Sendable () -> Bool
   ) throws {
-    var (producer, recipe, form) = (String?.none, JSONValue.null, "packed folder, version \(PackedFormat.version)")
+    var (producer, recipe, form) = (String?.none, JSONValue.null, "")
     let output = try DecodableCheckpoint(folder)
     switch output {
     case .quantized(.packed(let packed)):
       producer = "convert-model \(packed.manifest.toolVersion)"
       recipe = packed.manifest.recipe
+      form = "packed folder, version \(packed.manifest.version)"
     case .quantized(.layout(let layout)): form = "\(layout.family.name) layout"
     case .gguf(let file, _):
       form = "GGUF file, version \(file.header.version)"

@@ -125,7 +125,7 @@ package struct RuntimeCheck: Sendable {
       }
     case .bitsandbytes: break
     }
-    findings += undeclared(layout, quantization)
+    findings += undeclared(layout, quantization) + expertFindings(layout)
     if runtime == .vllm { findings += try splitFindings(layout) }
     return findings
   }
@@ -213,6 +213,18 @@ package struct RuntimeCheck: Sendable {
     return findings
   }
 
+  /// Mixtral's experts have names of their own in vLLM, and in mlx-lm.
+  private func expertFindings(_ layout: LayoutCheckpoint) -> [Finding] {
+    guard runtime == .transformers && layout.family != .bitsandbytes || runtime == .gptqmodel,
+      layout.records.contains(where: { $0.label != nil && $0.name.contains(".block_sparse_moe.experts.") })
+    else { return [] }
+    return [
+      Self.fatal(
+        "experts are named block_sparse_moe.experts.N.w1, as vLLM knows them; \(runtime.rawValue) asks for"
+          + " mlp.experts.N.gate_proj", "run it with vLLM, or convert with --layout bitsandbytes or mlx")
+    ]
+  }
+
   /// Linear layers in float that the configuration does not declare.
   private func undeclared(_ layout: LayoutCheckpoint, _ quantization: JSONValue?) -> [Finding] {
     let kept = layout.records.compactMap { record -> String? in
@@ -259,12 +271,17 @@ package struct RuntimeCheck: Sendable {
       findings.append(Self.fatal(error.description, "convert them alike"))
     }
     guard parts > 1 else { return findings }
+    do {
+      try FusedLayers.checkHeads(checkpoint.configuration, parts: parts)
+    } catch {
+      findings.append(Self.fatal(error.description, "one that divides them"))
+    }
     for record in layout.records where record.label != nil {
       guard let module = Plan.module(of: record.name) else { continue }
+      let shape = record.isTransposed ? exchangingLastTwo(record.shape) : record.shape
       do {
         try FusedLayers.checkSplit(
-          module, rows: record.shape[0], columns: record.shape[1], groupLength: record.groupLength ?? record.shape[1],
-          parts: parts)
+          module, rows: shape[0], columns: shape[1], groupLength: record.groupLength ?? shape[1], parts: parts)
       } catch {
         findings.append(Self.fatal(error.description, "use fewer devices, or smaller groups"))
         break

@@ -23,13 +23,16 @@ struct SourcePairs: Sendable {
   ///   other; GGUF files may lack constants that runtimes compute, and the head of a model whose embedding serves as one.
   init(_ path: FilePath, source: Checkpoint) throws {
     output = try DecodableCheckpoint(path)
-    self.source = source
     if case .dense = output { throw ConversionError.notPacked(path.string) }
     let tensors = output.tensors
     if case .gguf(_, let names?) = output {
+      self.source = source
       pairs = try Self.pairs(tensors, names.architecture, source)
       return
     }
+    // Layouts have experts one by one that the source may stack.
+    let source = tensors.contains { source[$0.name] == nil } ? source.unfusingExperts : source
+    self.source = source
     let recorded = Set(tensors.map(\.name))
     for tensor in source.tensors where !recorded.contains(tensor.name) {
       throw ConversionError.differentTensor(tensor.name, packed: "nothing", source: Self.describe(tensor.entry))

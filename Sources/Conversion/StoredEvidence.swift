@@ -26,7 +26,7 @@ extension StoredEvidence {
     try inputs.indices.map { try evidence(ofInput: $0, withHessian: false, workers: workers) }
   }
 
-  /// The statistics of every weight whose columns are its inputs, by tensor name.
+  /// The statistics of every weight's inputs, by tensor name.
   package func columnStatistics(workers: Int) throws -> [String: FeatureStatistics] {
     var evidence = Evidence()
     for input in try statistics(workers: workers) { evidence.append(input) }
@@ -39,11 +39,12 @@ extension StoredEvidence {
   func calibratedTensors(of source: Checkpoint) throws(EvidenceFileError) -> Set<String> {
     guard hasHessians else { throw EvidenceFileError(place, .noHessians) }
     var experts: [String: Set<Int>] = [:]
-    for layer in inputs.flatMap(\.layers) where layer.hasInputsLast {
+    for layer in inputs.flatMap(\.layers) {
       experts[layer.weight, default: []].insert(layer.expert ?? 0)
     }
     let names = experts.filter { name, known in
-      guard let shape = source[name]?.entry.shape else { return false }
+      guard let entry = source[name]?.entry else { return false }
+      let shape = source.isTransposed(entry) ? exchangingLastTwo(entry.shape) : entry.shape
       return shape.count == 2 || shape.count == 3 && shape[1] % 8 == 0 && known == Set(0..<shape[0])
     }
     guard !names.isEmpty else { throw EvidenceFileError(place, .nothingToCalibrate) }

@@ -125,10 +125,11 @@ package struct TensorProfiling: Sendable {
     var facts = CodeFacts(
       codes: [Int](repeating: 0, count: Int(record.encoding?.highestCode ?? 0) + 1), scales: [],
       scaleByteCount: record.storedByteCount - bytes([.codes]) - outliers, outlierByteCount: outliers)
-    let grouping = record.encoding?.grouping(of: record.shape)
+    let coded = record.coded
+    let grouping = coded.encoding?.grouping(of: coded.shape)
     for part in Self.parts(of: record.elementCount) {
       guard goOn() else { throw CancellationError() }
-      try packed.decode(record, part, into: &buffers.values, using: &buffers.workspace)
+      try packed.decode(coded, part, into: &buffers.values, using: &buffers.workspace)
       for code in buffers.workspace.codes { facts.codes[Int(code)] += 1 }
       let first = buffers.workspace.firstGroup
       for (offset, scale) in buffers.workspace.scales.enumerated() {

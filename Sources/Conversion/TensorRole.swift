@@ -28,7 +28,7 @@ package enum TensorRole: String, CaseIterable, Hashable, Sendable {
       ]
     ),
     (.head, ["lm_head.weight", "*.lm_head.weight", "embed_out.weight", "output.weight", "score.weight"]),
-    (.router, ["*.gate.weight", "*router.weight", "*.router.*.weight"]),
+    (.router, ["*.gate.weight", "*.shared_expert_gate.weight", "*router.weight", "*.router.*.weight"]),
     (.norm, ["*norm.weight", "*norm?.weight", "*.ln_?.weight", "*LayerNorm.weight"]),
   ]
 

@@ -87,6 +87,9 @@ struct TensorSurvey {
 
   private let tensor: Inspection.Tensor
   private let form: CodeForm?
+  /// The shape of what is read.
+  private let shape: [Int]
+  private let isTransposed: Bool
   private var low = Float.infinity
   private var high = -Float.infinity
   private var (finite, zeros, nans, infinities) = (0, 0, 0, 0)
@@ -98,8 +101,11 @@ struct TensorSurvey {
   private var (smallestZeroPoint, largestZeroPoint) = (Float.infinity, -Float.infinity)
   private var errors: [(element: Int, source: Float, stored: Float)]?
 
-  init(_ tensor: Inspection.Tensor, form: CodeForm?) {
+  /// - Parameter isTransposed: whether what is read is the tensor's transpose.
+  init(_ tensor: Inspection.Tensor, form: CodeForm?, isTransposed: Bool = false) {
     self.tensor = tensor
+    self.isTransposed = isTransposed
+    shape = isTransposed ? exchangingLastTwo(tensor.shape) : tensor.shape
     self.form = form
     usage = [Int](repeating: 0, count: form?.codeCount ?? 0)
   }
@@ -115,10 +121,10 @@ struct TensorSurvey {
     let parts = stride(from: 0, to: tensor.elementCount, by: Self.partLength).map {
       $0..<min($0 + Self.partLength, tensor.elementCount)
     }
-    if let original, original.entry.shape != tensor.shape {
+    if let original, original.entry.shape != shape {
       throw ConversionError.differentTensor(
         tensor.name, packed: "\(tensor.format) \(tensor.shape)",
-        source: "\(original.entry.type.rawValue) \(original.entry.shape)")
+        source: "\(original.entry.type.rawValue) \(original.stored.entry.shape)")
     }
     var values: [Float] = []
     for part in parts {
@@ -218,9 +224,14 @@ struct TensorSurvey {
       largestErrors: errors.map { places in
         places.map {
           TensorInspection.ErrorPlace(
-            index: position(of: $0.element, in: tensor.shape), source: $0.source, stored: $0.stored)
+            index: index(of: $0.element), source: $0.source, stored: $0.stored)
         }
       })
+  }
+
+  private func index(of element: Int) -> [Int] {
+    let index = position(of: element, in: shape)
+    return isTransposed ? exchangingLastTwo(index) : index
   }
 
   private var codes: TensorInspection.Codes? {

@@ -63,6 +63,9 @@ struct Convert: ParsableCommand {
       valueName: "layout"))
   var layout: OutputLayout?
 
+  @Option(help: "With --layout: how many devices vLLM is to split the layers over; what does not divide is refused.")
+  var tensorParallel = 1
+
   @OptionGroup(title: "Choice of tensors") var choice: ChoiceArguments
 
   @OptionGroup(title: "Calibration") var calibration: CalibrationArguments
@@ -94,6 +97,10 @@ struct Convert: ParsableCommand {
   private var writesGGUF: Bool { layout == .gguf || gguf.isAsked(for: output) }
 
   func validate() throws {
+    guard tensorParallel >= 1 else { throw ValidationError("--tensor-parallel \(tensorParallel): at least 1 device") }
+    if tensorParallel > 1, layout?.runtime == nil {
+      throw ValidationError("--tensor-parallel is for the layouts of vLLM: give --layout")
+    }
     guard writesGGUF else {
       if gguf.imatrix != nil {
         throw ValidationError("--imatrix is for GGUF files; for a folder give --evidence, which 'calibrate' writes")
@@ -132,40 +139,70 @@ struct Convert: ParsableCommand {
       let begun = ContinuousClock.now
       let interruption = Interruption()
       if let page { try requireFolder(of: page) }
-      var recipe = try makeRecipe()
+      let recipe = try makeRecipe()
       if recipe.runsModel { try memory.requireAddresses(workers: running.workers) }
-      let checkpoint = try Checkpoint(FilePath(source))
-      let evidence = try calibration.evidence.map { try openEvidence($0, for: checkpoint) }
-      recipe.calibration.evidence = evidence?.record
-      if resumption.resume, try isComplete(recipe, checkpoint) {
-        if page != nil {
-          let display = ProgressDisplay(progress, verb: "Measuring")
-          defer { display.finish() }
-          _ = try measured(FilePath(output), checkpoint, nil, display, interruption)
-        }
-        if !running.json { print("\(output.printable): is complete already") }
-        return
-      }
-      if resumption.resume, layout != nil, FileManager.default.fileExists(atPath: output) {
-        printNote("--resume: the layout of a runtime does not tell by which recipe a folder was made")
-      }
-      // Claimed before long work, so that what stands in its way is known at once.
-      let folder =
-        dryRun
+      let isInTheWay =
+        !overwrite && !resumption.resume && FileManager.default.fileExists(atPath: FilePath(output).string)
+      let decoded =
+        dryRun || isInTheWay
         ? nil
-        : try OutputFolder(FilePath(output), source: checkpoint.folder, overwrite: overwrite, durable: durable)
-      let earlier =
-        try folder?.begin(
-          ConversionIdentity(
-            toolVersion: toolVersion, recipe: recipe.json, source: checkpoint,
-            kernels: recipe.runsModel ? linearAlgebraFamily() : nil),
-          restart: resumption.restart) ?? []
-      resumption.announce(folder?.finishedSteps ?? 0)
+        : try DecodedSource(FilePath(source), beside: FilePath(output), workers: running.workers, progress)
       do {
-        try convert(checkpoint, recipe, evidence, into: folder, earlier, since: begun, interruption)
+        try write(recipe, from: decoded?.folder ?? FilePath(source), since: begun, interruption)
       } catch {
-        throw folder?.leave(error) ?? error
+        // An interrupted run goes on from the same files.
+        if !error.leavesWork { decoded?.remove() }
+        throw error
       }
+      decoded?.remove()
+    }
+  }
+
+  /// Converts a source of full precision into a folder.
+  /// - Parameter place: the source, or what it was unpacked to.
+  private func write(
+    _ wanted: Recipe, from place: FilePath, since begun: ContinuousClock.Instant, _ interruption: Interruption
+  ) throws {
+    var recipe = wanted
+    let opened = try Checkpoint(place)
+    let origin = place == FilePath(source) ? opened.folder : FilePath(source)
+    // Runtimes ask for experts one by one.
+    let checkpoint = recipe.layout == nil ? opened : opened.unfusingExperts
+    if checkpoint.tensors.count != opened.tensors.count, calibration.evidence != nil {
+      throw ValidationError(
+        "--evidence knows the experts of \(source.printable) as they are stacked, but layouts have them one by"
+          + " one: give --calibration")
+    }
+    let evidence = try calibration.evidence.map { try openEvidence($0, for: checkpoint) }
+    recipe.calibration.evidence = evidence?.record
+    if resumption.resume, try isComplete(recipe, checkpoint) {
+      if page != nil {
+        let display = ProgressDisplay(progress, verb: "Measuring")
+        defer { display.finish() }
+        _ = try measured(FilePath(output), checkpoint, nil, display, interruption)
+      }
+      if !running.json { print("\(output.printable): is complete already") }
+      return
+    }
+    if resumption.resume, layout != nil, FileManager.default.fileExists(atPath: output) {
+      printNote("--resume: the layout of a runtime does not tell by which recipe a folder was made")
+    }
+    // Claimed before long work, so that what stands in its way is known at once.
+    let folder =
+      dryRun
+      ? nil
+      : try OutputFolder(FilePath(output), source: origin, overwrite: overwrite, durable: durable)
+    let earlier =
+      try folder?.begin(
+        ConversionIdentity(
+          toolVersion: toolVersion, recipe: recipe.json, source: checkpoint,
+          kernels: recipe.runsModel ? linearAlgebraFamily() : nil),
+        restart: resumption.restart) ?? []
+    resumption.announce(folder?.finishedSteps ?? 0)
+    do {
+      try convert(checkpoint, recipe, evidence, into: folder, earlier, since: begun, interruption)
+    } catch {
+      throw folder?.leave(error) ?? error
     }
   }
 
@@ -212,6 +249,7 @@ struct Convert: ParsableCommand {
     }
     let plan = try Plan(
       converting: checkpoint, recipe: recipe, nonFinite: nonFinite, statistics: statistics, evidence: evidence)
+    try plan.requireSplit(over: tensorParallel)
     if let evidence, let first = plan.withoutEvidence.first {
       printWarning(
         "\(evidence.place.printable): says nothing of \(plan.withoutEvidence.count) tensors, such as"

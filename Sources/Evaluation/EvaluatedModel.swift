@@ -33,6 +33,7 @@ package struct PackedSource: WeightSource {
     let record: PackedManifest.Record
     let outlierColumns: [Int32]
     let scaleType: ElementType
+    var isTransposed: Bool { record.isTransposed }
     var workspace = PackedCheckpoint.Workspace()
 
     mutating func read(

@@ -1,6 +1,7 @@
 import Checkpoints
 import Kernels
 import Models
+import OrderedCollections
 import Packing
 import Quantization
 import SystemPackage
@@ -31,7 +32,16 @@ package struct GGUFSource: WeightSource {
     let keyHeads = configuration["num_key_value_heads"]?.integer ?? heads
     var entries: [String: Entry] = [:]
     var names: [String] = []
+    let expertCount = file.header.metadata["\(architecture.name).expert_count"]?.integer ?? 0
     for tensor in file.header.tensors where !tensor.name.hasPrefix("rope_") {
+      if let (place, source) = architecture.expertSource(of: tensor.name) {
+        for (expert, matrix) in try Self.matrices(of: tensor, count: expertCount, in: file).enumerated() {
+          let name = source(expert)
+          entries[name] = Entry(tensor: matrix, place: place, shape: matrix.shape, headRows: nil, offset: 0)
+          names.append(name)
+        }
+        continue
+      }
       guard let (name, place) = architecture.source(of: tensor.name) else {
         throw GGUFError(file: file.path.string, tensor: tensor.name, .noPlace(architecture: architecture.name))
       }
@@ -59,6 +69,22 @@ package struct GGUFSource: WeightSource {
     }
     self.entries = entries
     tensorNames = names
+  }
+
+  /// The matrices of a tensor that stacks experts, each with its bytes.
+  private static func matrices(of tensor: GGUFTensor, count: Int, in file: GGUFFile) throws -> [GGUFTensor] {
+    guard tensor.shape.count == 3, tensor.shape[0] == count, count > 0, tensor.columns % tensor.type.blockLength == 0
+    else {
+      throw GGUFError(
+        file: file.path.string, tensor: tensor.name, .shape(tensor.shape, expected: "matrices of \(count) experts"))
+    }
+    guard tensor.type.isReadable else {
+      throw CheckpointError(file: file.path.string, tensor: tensor.name, .gguf(.unreadableType(tensor.type)))
+    }
+    let size = tensor.bytes.count / count
+    return (0..<count).map {
+      tensor.slice(shape: [tensor.shape[1], tensor.shape[2]], bytes: $0 * size..<($0 + 1) * size)
+    }
   }
 
   package var place: String { file.path.string }

@@ -140,3 +140,36 @@ package func scaleRows(_ x: Matrix, by factors: [Float]) {
     combine(line, line, line, x.columns) { value, _ in factor * value }
   }
 }
+
+/// target[first + i · stride] = source[i] for elements of `width` bytes each: a stretch of a row becomes one of a column.
+/// - Parameters:
+///   - count: of the elements at the front of `source`.
+///   - first: an element of `target`, as `stride` counts them.
+package func scatterElements(
+  _ source: Span<UInt8>, count: Int, width: Int, into target: inout MutableSpan<UInt8>, at first: Int, stride: Int
+) {
+  guard count > 0 else { return }
+  precondition(width > 0 && first >= 0 && stride > 0 && count * width <= source.count)
+  precondition((first + (count - 1) * stride + 1) * width <= target.count)
+  source.withUnsafeBytes { source in
+    target.withUnsafeMutableBytes { target in
+      // Bounds: by the preconditions, the last element of each side ends within it.
+      switch width {
+      case 2:
+        for index in 0..<count {
+          let value = source.loadUnaligned(fromByteOffset: 2 * index, as: UInt16.self)
+          target.storeBytes(of: value, toByteOffset: 2 * (first + index * stride), as: UInt16.self)
+        }
+      case 4:
+        for index in 0..<count {
+          let value = source.loadUnaligned(fromByteOffset: 4 * index, as: UInt32.self)
+          target.storeBytes(of: value, toByteOffset: 4 * (first + index * stride), as: UInt32.self)
+        }
+      default:
+        for index in 0..<count {
+          for byte in 0..<width { target[(first + index * stride) * width + byte] = source[index * width + byte] }
+        }
+      }
+    }
+  }
+}

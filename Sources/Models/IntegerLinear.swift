@@ -90,8 +90,8 @@ struct IntegerProjection: Sendable {
 extension Model {
   /// Linear layers of the blocks that are stored as integers with a scale per row.
   package var integerLayers: Int {
-    description.blocks.flatMap(\.linears).count {
-      $0.storage != .inputsFirst && source.makeIntegerReader(of: $0.weight) != nil
+    description.blocks.flatMap(\.linears).count { linear in
+      source.makeIntegerReader(of: linear.weight)?.isTransposed == (linear.storage == .inputsFirst)
     }
   }
 }

@@ -93,7 +93,8 @@ extension NormDescription {
 }
 
 extension BlockWeights {
-  /// Rounds tensors to their stored types, in memory too, and gives their values in the checkpoint's order.
+  /// Rounds tensors to their stored types, in memory too, and gives their values in the checkpoint's order, matrices
+  /// `[outputs, inputs]` unless they are stored the other way round.
   /// - Parameters:
   ///   - storage: the type of a tensor to store; nil for the others.
   ///   - body: receives a name, the first element, and values.
@@ -140,6 +141,11 @@ extension LoadedLinear {
         for row in rows {
           let target = (order[row] - rows.lowerBound) * linear.inputs
           values.replaceSubrange(target..<(target + linear.inputs), with: weight.values(ofRows: row..<(row + 1)))
+        }
+        if linear.storage == .inputsFirst {
+          values = (0..<linear.inputs).flatMap { column in
+            (0..<linear.outputs).map { values[$0 * linear.inputs + column] }
+          }
         }
         var element = 0
         if case .expert(let index, _) = linear.storage { element = index * values.count }

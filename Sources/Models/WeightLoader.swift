@@ -113,8 +113,8 @@ package struct WeightLoader: Sendable {
   /// Fills a matrix `[outputs, inputs]` with the integers of a layer; nil, and nothing is filled, where the layer is to
   /// be run in float32.
   private func integers(_ target: Matrix, _ linear: LinearDescription) throws -> IntegerLayer? {
-    guard case .integers(let split) = arithmetic, linear.storage != .inputsFirst,
-      let reader = source.makeIntegerReader(of: linear.weight)
+    guard case .integers(let split) = arithmetic, let reader = source.makeIntegerReader(of: linear.weight),
+      reader.isTransposed == (linear.storage == .inputsFirst)
     else { return nil }
     let rows = IntegerRows(codes: target, scales: Matrix(rows: linear.outputs, columns: 1))
     guard split || reader.outlierColumns.isEmpty else {
@@ -154,8 +154,9 @@ package struct WeightLoader: Sendable {
     } else {
       firstElement = 0
     }
-    // Tiles of at least eight rows begin at a multiple of eight elements, if the tensor does.
-    let tile = max(1, 65_536 / max(1, storedColumns) / 8) * 8
+    // Tiles of at least eight rows begin at a multiple of eight elements, if the tensor does. Of a transposed weight they
+    // are taller: where codes run the other way, a tile is a stretch of each of their rows.
+    let tile = max(1, (isTransposed ? 1 << 18 : 1 << 16) / max(1, storedColumns) / 8) * 8
     let source = source
     try runParallel(count: (storedRows + tile - 1) / tile, workers: workers) {
       (reader: source.makeReader(), values: [Float]())

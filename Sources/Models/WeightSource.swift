@@ -18,9 +18,11 @@ extension WeightSource {
   package func makeIntegerReader(of tensor: String) -> (any IntegerReader)? { nil }
 }
 
-/// Reads a tensor whose rows, along its last dimension, are a scale times 8-bit integers, but for some columns that are
+/// Reads a weight whose rows, along its inputs, are a scale times 8-bit integers, but for some columns that are
 /// stored as they are.
 package protocol IntegerReader {
+  /// Whether the rows are the columns of the tensor, which is `[inputs, outputs]`.
+  var isTransposed: Bool { get }
   /// In rising order.
   var outlierColumns: [Int32] { get }
   var scaleType: ElementType { get }

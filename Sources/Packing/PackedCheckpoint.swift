@@ -60,7 +60,7 @@ package struct PackedCheckpoint: Sendable {
       }
       let expected: [PackedFormat.Member]
       if let encoding = record.encoding {
-        expected = PackedFormat.members(of: record.name, shape: record.shape, encoding: encoding)
+        expected = PackedFormat.members(of: record.name, shape: record.codedShape, encoding: encoding)
         for book in PackedFormat.codebooks(of: encoding) where codebooks[book] == nil {
           throw CheckpointError(file: file, tensor: record.name, .field("codebooks", expected: "a list with \(book)"))
         }
@@ -79,9 +79,9 @@ package struct PackedCheckpoint: Sendable {
       for member in expected {
         let tensor = try Self.find(member.specification, in: checkpoint, file: file)
         if member.role == .outlierColumns {
-          outlierColumns[record.name] = try Self.columns(tensor, width: record.shape.last ?? 1)
+          outlierColumns[record.name] = try Self.columns(tensor, width: record.codedShape.last ?? 1)
         }
-        if member.role == .groupIndex, let grouping = record.encoding?.grouping(of: record.shape) {
+        if member.role == .groupIndex, let grouping = record.encoding?.grouping(of: record.codedShape) {
           groupIndices[record.name] = try Self.groupIndex(tensor, groups: grouping.groupsPerRow)
         }
         guard claimed.insert(member.specification.name).inserted else {
@@ -171,6 +171,7 @@ package struct PackedCheckpoint: Sendable {
     /// The number of that group.
     package fileprivate(set) var firstGroup = 0
     fileprivate var outliers: [Float] = []
+    fileprivate var strip: [Float] = []
     fileprivate var bytes: [UInt8] = []
 
     package init() {}
@@ -178,7 +179,8 @@ package struct PackedCheckpoint: Sendable {
 
   /// Reconstructs a run of elements of a tensor, quantized or kept, as float32.
   ///
-  /// This reader shares no code with the packer but the bit stream's: it follows `Docs/PackedFormat.md`.
+  /// This reader shares no code with the packer but the bit stream's: it follows `Docs/PackedFormat.md`. Of a transposed
+  /// weight, what the workspace holds afterwards is the last column's: decode `record.coded` to look at it.
   /// - Parameter elements: of the flattened tensor, from a multiple of eight on.
   package func decode(
     _ record: PackedManifest.Record, _ elements: Range<Int>, into values: inout [Float],
@@ -186,6 +188,7 @@ package struct PackedCheckpoint: Sendable {
   ) throws(CheckpointError) {
     precondition(elements.lowerBound % 8 == 0 && elements.upperBound <= record.elementCount)
     values.resize(to: elements.count)
+    if record.isTransposed { return try decodeColumns(record, elements, into: &values, using: &workspace) }
     guard let encoding = record.encoding else {
       let width = record.type.bitWidth
       let range = elements.lowerBound * width / 8..<(elements.upperBound * width + 7) / 8
@@ -233,6 +236,35 @@ package struct PackedCheckpoint: Sendable {
     }
   }
 
+  /// Elements, in the source's order, of a weight whose codes run over its transpose: a stretch of every row of that.
+  private func decodeColumns(
+    _ record: PackedManifest.Record, _ elements: Range<Int>, into values: inout [Float],
+    using workspace: inout Workspace
+  ) throws(CheckpointError) {
+    guard !elements.isEmpty else { return }
+    let coded = record.coded
+    let (rows, columns) = (coded.shape[coded.shape.count - 2], coded.shape[coded.shape.count - 1])
+    let size = rows * columns
+    var strip: [Float] = []
+    swap(&strip, &workspace.strip)
+    defer { swap(&strip, &workspace.strip) }
+    for matrix in elements.lowerBound / size...(elements.upperBound - 1) / size {
+      let part = elements.clamped(to: matrix * size..<(matrix + 1) * size)
+      // The source's rows are columns here.
+      let first = (part.lowerBound - matrix * size) / rows
+      let last = (part.upperBound - 1 - matrix * size) / rows
+      for row in 0..<rows {
+        let start = matrix * size + row * columns + first
+        let lead = start % 8
+        try decode(coded, start - lead..<start + last - first + 1, into: &strip, using: &workspace)
+        for column in first...last {
+          let element = matrix * size + column * rows + row
+          if part.contains(element) { values[element - elements.lowerBound] = strip[lead + column - first] }
+        }
+      }
+    }
+  }
+
   /// Elements whose codes have been read, of a tensor whose groups are not runs of columns.
   private func decode(
     _ record: PackedManifest.Record, _ encoding: WeightEncoding, _ grouping: Grouping, _ index: [Int32],
@@ -264,11 +296,13 @@ package struct PackedCheckpoint: Sendable {
   ///   - integers: receives them as float32, code less 128.
   ///   - scales: receives one for each row.
   ///   - outliers: receives the weights of the outlier columns, row by row.
+  ///   - rows: of the weight as its codes run.
   /// - Precondition: the encoding `isIntegerRows`.
   package func decodeIntegers(
     _ record: PackedManifest.Record, _ rows: Range<Int>, into integers: inout [Float], scales: inout [Float],
     outliers: inout [Float], using workspace: inout Workspace
   ) throws(CheckpointError) {
+    let record = record.coded
     guard let encoding = record.encoding, encoding.isIntegerRows else { preconditionFailure("not rows of integers") }
     let width = record.shape.last ?? 1
     precondition(rows.lowerBound >= 0 && rows.upperBound * width <= record.elementCount)

@@ -17,7 +17,8 @@ import Quantization
 ///     t.outlier_weights  F16/BF16  [rows, m], their weights
 package enum PackedFormat {
   package static let name = "convert-model-packed"
-  package static let version = 1
+  /// The newest; folders without what it added are of version 1.
+  package static let version = 2
 
   package enum Role: String, CaseIterable, Hashable, Sendable {
     case codes

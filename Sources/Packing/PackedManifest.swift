@@ -9,7 +9,10 @@ package struct PackedManifest: Sendable {
   /// What became of one source tensor.
   package struct Record: Hashable, Sendable {
     package let name: String
+    /// Of the source tensor.
     package let shape: [Int]
+    /// Whether the source stores the weight `[…, inputs, outputs]`, and the codes run over its transpose.
+    package let isTransposed: Bool
     package let type: ElementType
     /// Output file, by name.
     package let file: String
@@ -23,11 +26,12 @@ package struct PackedManifest: Sendable {
     package let loss: LossSums?
 
     package init(
-      name: String, shape: [Int], type: ElementType, file: String, fate: Fate, members: [StoredMember],
-      codeSum: Int? = nil, loss: LossSums? = nil
+      name: String, shape: [Int], isTransposed: Bool = false, type: ElementType, file: String, fate: Fate,
+      members: [StoredMember], codeSum: Int? = nil, loss: LossSums? = nil
     ) {
       self.name = name
       self.shape = shape
+      self.isTransposed = isTransposed
       self.type = type
       self.file = file
       self.fate = fate
@@ -35,6 +39,16 @@ package struct PackedManifest: Sendable {
       self.codeSum = codeSum
       self.loss = loss
     }
+
+    /// The weight as its codes run: of a transposed one, the transpose of what the source has.
+    package var coded: Record {
+      guard isTransposed else { return self }
+      return Record(
+        name: name, shape: codedShape, type: type, file: file, fate: fate, members: members, codeSum: codeSum,
+        loss: loss)
+    }
+
+    package var codedShape: [Int] { isTransposed ? exchangingLastTwo(shape) : shape }
 
     package var elementCount: Int { shape.reduce(1, *) }
     package var sourceByteCount: Int { elementCount * type.bitWidth / 8 }
@@ -102,6 +116,9 @@ package struct PackedManifest: Sendable {
   /// Bytes of a manifest, which takes about a thousand for each tensor: far above any model's.
   package static let sizeLimit = 1 << 30
 
+  /// The least version of the format that has what the records say.
+  package var version: Int { records.contains(where: \.isTransposed) ? 2 : 1 }
+
   package let toolVersion: String
   /// The family of processors whose loops of OpenBLAS summed what the codes were chosen by; nil where none did.
   package let arithmetic: String?
@@ -141,7 +158,7 @@ extension PackedManifest {
     if let arithmetic { producer["openblas_family"] = .string(arithmetic) }
     return [
       "format": .string(PackedFormat.name),
-      "version": .integer(PackedFormat.version),
+      "version": .integer(version),
       "producer": .object(producer),
       "recipe": recipe,
       "source_files": files(sourceFiles),
@@ -156,8 +173,8 @@ extension PackedManifest {
   package init(_ json: JSONValue, file: String) throws(CheckpointError) {
     let reader = ManifestReader(file: file)
     guard json["format"]?.string == PackedFormat.name else { throw reader.fault("format", "'\(PackedFormat.name)'") }
-    guard json["version"]?.integer == PackedFormat.version else {
-      throw reader.fault("version", "\(PackedFormat.version), the version this program reads")
+    guard let version = json["version"]?.integer, (1...PackedFormat.version).contains(version) else {
+      throw reader.fault("version", "from 1 to \(PackedFormat.version), the versions this program reads")
     }
     toolVersion = json["producer"]?["version"]?.string ?? "unknown"
     arithmetic = json["producer"]?["openblas_family"]?.string
@@ -171,7 +188,13 @@ extension PackedManifest {
     self.codebooks = codebooks
     guard let tensors = json["tensors"]?.object else { throw reader.fault("tensors", "an object") }
     var records: [Record] = []
-    for (name, value) in tensors { records.append(try reader.record(name, value)) }
+    for (name, value) in tensors {
+      let record = try reader.record(name, value)
+      if record.isTransposed, version < 2 {
+        throw reader.fault("transposed", "absent in version \(version)", tensor: name)
+      }
+      records.append(record)
+    }
     self.records = records
   }
 }
@@ -186,6 +209,7 @@ extension PackedManifest.Record {
     switch fate {
     case .quantized(let encoding, let scheme):
       fields["bucket"] = "quantized"
+      if isTransposed { fields["transposed"] = true }
       fields["encoding"] = encoding.json
       fields["scheme"] = .object(scheme)
     case .kept(let reason):
@@ -313,8 +337,11 @@ private struct ManifestReader {
     }
     var members: [PackedManifest.StoredMember] = []
     for item in items { members.append(try member(item, tensor: name)) }
+    let isTransposed = value["transposed"]?.bool ?? false
     let fate: PackedManifest.Fate
     switch value["bucket"]?.string {
+    case _ where isTransposed && (shape.count < 2 || value["bucket"]?.string != "quantized"):
+      throw fault("transposed", "absent but for quantized tensors of two dimensions or more", tensor: name)
     case "kept": fate = .kept(reason: value["reason"]?.string ?? "")
     case "folded":
       guard type.isFullPrecision else {
@@ -326,7 +353,8 @@ private struct ManifestReader {
         throw fault("bucket", "'kept' for a tensor of this dtype or without elements", tensor: name)
       }
       fate = .quantized(
-        try encoding(value["encoding"], width: shape.last ?? 1, tensor: name), scheme: value["scheme"]?.object ?? [:])
+        try encoding(value["encoding"], width: (isTransposed ? shape.dropLast() : shape[...]).last ?? 1, tensor: name),
+        scheme: value["scheme"]?.object ?? [:])
     default: throw fault("bucket", "'quantized', 'kept' or 'folded'", tensor: name)
     }
     var codeSum: Int?
@@ -337,8 +365,8 @@ private struct ManifestReader {
       codeSum = sum
     }
     let record = PackedManifest.Record(
-      name: name, shape: shape, type: type, file: output, fate: fate, members: members, codeSum: codeSum,
-      loss: try loss(value["loss"], tensor: name))
+      name: name, shape: shape, isTransposed: isTransposed, type: type, file: output, fate: fate, members: members,
+      codeSum: codeSum, loss: try loss(value["loss"], tensor: name))
     guard value["source_bytes"]?.integer == record.sourceByteCount else {
       throw fault("source_bytes", "\(record.sourceByteCount), as dtype and shape say", tensor: name)
     }

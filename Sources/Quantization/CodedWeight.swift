@@ -134,6 +134,22 @@ package struct CodedWeight: Hashable, Sendable {
     if factor != 1 { for index in 0..<target.count { target[index] *= factor } }
   }
 
+  /// Decodes a run of the weight's transpose, flattened: a stretch of each of its rows.
+  package func decodeColumns(_ elements: Range<Int>, into values: inout [Float]) {
+    precondition(elements.lowerBound >= 0 && elements.upperBound <= codes.count)
+    values.resize(to: elements.count)
+    guard !elements.isEmpty else { return }
+    let (first, last) = (elements.lowerBound / rows, (elements.upperBound - 1) / rows)
+    var strip: [Float] = []
+    for row in 0..<rows {
+      decode(row * columns + first..<row * columns + last + 1, into: &strip)
+      for column in first...last {
+        let element = column * rows + row
+        if elements.contains(element) { values[element - elements.lowerBound] = strip[column - first] }
+      }
+    }
+  }
+
   private func decode(_ members: Range<Int>, group: Int, into target: inout MutableSpan<Float>, at start: Int) {
     let scale = scales[group] / divisor
     switch decoding {

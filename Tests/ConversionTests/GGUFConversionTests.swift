@@ -138,6 +138,122 @@ import Tokenizers
     #expect(!FileManager.default.fileExists(atPath: folder.appending("x.gguf").string))
   }
 
+  /// A mixture's files, with the same names for its experts: those of the fused fixtures, too.
+  private func mixture(_ name: String) throws -> (path: FilePath, source: Checkpoint) {
+    var path = Fixtures.path("architectures/\(name)")
+    if name.hasPrefix("qwen3-moe") {
+      // The fixtures have dense layers, biases or probabilities that GGUF's row has no key for.
+      var config = try Fixtures.json("architectures/\(name)/config.json").object ?? [:]
+      config["mlp_only_layers"] = []
+      config["decoder_sparse_step"] = 1
+      config["norm_topk_prob"] = true
+      config["attention_bias"] = false
+      config["num_hidden_layers"] = 1
+      let tensors = try Checkpoint(path).tensors.filter { tensor in
+        !tensor.name.contains("layers.0.")
+      }.filter { !$0.name.hasSuffix("_proj.bias") }
+      path = folder.appending(name)
+      try FileManager.default.createDirectory(atPath: path.string, withIntermediateDirectories: true)
+      try SampleTensor.write(
+        tensors.map { tensor in
+          SampleTensor(
+            tensor.name.replacing("layers.1.", with: "layers.0."), tensor.entry.shape, type: tensor.entry.type,
+            bytes: try allBytes(tensor))
+        }, to: path.appending("model.safetensors"))
+      try Data(JSONValue.object(config).text().utf8).write(
+        to: URL(fileURLWithPath: path.appending("config.json").string))
+    }
+    return (path, try Checkpoint(path).unfusingExperts)
+  }
+
+  @Test(
+    "Experts become one tensor, and are found again",
+    arguments: [
+      "mixtral", "mixtral-fused", "qwen3-moe", "qwen3-moe-fused",
+    ])
+  func expertsAreStacked(_ name: String) throws {
+    let (path, source) = try mixture(name)
+    let written = try convert(path, .f32, to: "f32.gguf", tokenizer: false)
+    let header = written.file.header
+    let count = try #require(header.metadata["\(written.architecture.name).expert_count"]?.integer)
+    let stack = try #require(header.tensors.first { $0.name == "blk.0.ffn_gate_exps.weight" })
+    #expect(stack.shape.count == 3 && stack.shape[0] == count)
+    #expect(header.tensors.first { $0.name == "blk.0.ffn_gate_inp.weight" }?.type == .f32)
+    #expect(Set(written.tensorNames) == Set(source.tensors.map(\.name)))
+    for name in written.tensorNames { #expect(try values(written, name) == values(source, name), "\(name)") }
+    // The model runs, and gives the same.
+    let (model, own) = (
+      try Model(written, configuration: written.configuration),
+      try Model(Checkpoint(path), configuration: source.configuration)
+    )
+    let tokens = (0..<12).map { Int32($0 * 5 % 30) }
+    let batch = TokenBatch(lengths: [12])
+    let found = try Forward(model, workers: 1).lastHiddenStates(tokens, batch).values()
+    #expect(try found == Forward(own, workers: 1).lastHiddenStates(tokens, batch).values())
+    // From the file again, and unpacked.
+    let again = try convert(written.file.path, .q80, to: "q8.gguf", tokenizer: false)
+    #expect(Set(again.tensorNames) == Set(written.tensorNames))
+    let dense = try OutputFolder(folder.appending("dense"), source: written.file.path, overwrite: false)
+    _ = try GGUFUnpacker(written.file.path, workers: 2).run(into: dense) { _ in true }
+    let unpacked = try Checkpoint(folder.appending("dense"))
+    #expect(
+      try Difference(unpacked.folder, written.file.path, source: nil).run(workers: 2) { _ in true }
+        .isSame(ignoringFormat: true))
+    // Nothing is missing but the tokenizer.
+    #expect(try RuntimeCheck.findings(of: written.file.path, runtime: .llamaCpp).allSatisfy { !$0.isFatal })
+  }
+
+  @Test func whatRuntimesTakeForGrantedOfExpertsIsAskedFor() throws {
+    for (name, key) in [("qwen3-moe", "mlp_only_layers"), ("qwen3-moe-fused", "decoder_sparse_step")] {
+      let error = #expect(throws: GGUFError.self) {
+        try convert(Fixtures.path("architectures/\(name)"), .f32, to: "x.gguf", tokenizer: false)
+      }
+      #expect(error?.description.contains("'\(key)' must be") ?? false, "\(error?.description ?? "")")
+    }
+    let (path, _) = try mixture("mixtral")
+    let tensors = try Checkpoint(path).tensors.filter { !$0.name.contains("experts.2.w3") }
+    try FileManager.default.createDirectory(
+      atPath: folder.appending("cut").string, withIntermediateDirectories: true)
+    try SampleTensor.write(
+      tensors.map { SampleTensor($0.name, $0.entry.shape, type: $0.entry.type, bytes: try allBytes($0)) },
+      to: folder.appending("cut/model.safetensors"))
+    try FileManager.default.copyItem(
+      atPath: path.appending("config.json").string, toPath: folder.appending("cut/config.json").string)
+    let error = #expect(throws: GGUFError.self) {
+      try convert(folder.appending("cut"), .f32, to: "x.gguf", tokenizer: false)
+    }
+    #expect(error?.description.contains("lacks the weights of 1 experts") ?? false, "\(error?.description ?? "")")
+  }
+
+  /// Importances of each expert's inputs, one expert after another; written and read back.
+  @Test(arguments: ["mixtral", "mixtral-fused"]) func importancesOfExpertsAreTheirOwn(_ name: String) throws {
+    let path = Fixtures.path("architectures/\(name)")
+    let checkpoint = try Checkpoint(path)
+    let model = try Model(checkpoint, configuration: checkpoint.configuration)
+    let evidence = try BlockCalibration(
+      model, windows: [(0..<24).map { Int32($0 * 7 % 30) }], heldOut: [],
+      BlockCalibration.Options(workers: 1, memoryLimit: 1 << 28, spillFolder: folder.path)
+    ).collect(EvidenceOptions()) { _ in true }
+    var matrix = try ImportanceMatrix(
+      evidence.inputs, of: checkpoint, configuration: checkpoint.configuration, datasets: ["a"])
+    let means = try #require(matrix.means["blk.1.ffn_down_exps.weight"])
+    #expect(means.count == 4 * 24 && matrix.expertCounts["blk.1.ffn_down_exps.weight"] == 4)
+    let input = try #require(
+      evidence.inputs.first { input in
+        input.layers.contains { layer in
+          layer.weight.hasSuffix("layers.1.block_sparse_moe.experts.2.w2.weight")
+            || layer.weight.hasSuffix("layers.1.mlp.experts.down_proj") && layer.expert == 2
+        }
+      })
+    #expect(
+      Array(means[48..<72]) == (input.tokens > 0 ? input.statistics.meanSquares : [Float](repeating: 1, count: 24)))
+    matrix.chunkCount = 1
+    try folder.write(matrix.file(tokens: 24, chunkSize: 24), to: "i.gguf")
+    let read = try ImportanceMatrix(folder.appending("i.gguf"))
+    #expect(read.expertCounts == matrix.expertCounts && Set(read.means.keys) == Set(matrix.means.keys))
+    try convert(path, .q80, to: "m.gguf", tokenizer: false, importance: read)
+  }
+
   /// GPT-2 stores weights [inputs, outputs]; in a GGUF file they are turned round, and importances are of inputs there.
   @Test(arguments: ["llama", "gpt2"]) func importancesComeFromEvidence(_ name: String) throws {
     let path = Fixtures.path("architectures/\(name)")

@@ -1,8 +1,10 @@
 import Calibration
 import Checkpoints
 import Conversion
+import Evaluation
 import Foundation
 import Kernels
+import Models
 import Packing
 import Quantization
 import Reports
@@ -277,6 +279,67 @@ import Testing
       }
     }
     #expect(error?.description.contains("stacks the weights of experts") == true)
+  }
+
+  @Test func devicesThatLayersDoNotDivideAmongAreRefusedBeforeWork() throws {
+    let source = try Checkpoint(tiny)
+    func refusal(_ parts: Int) throws -> String {
+      var recipe = Recipe()
+      recipe.layout = .packQuantized
+      recipe.options.granularity = .group(32)
+      let plan = try Plan(converting: source, recipe: recipe)
+      do {
+        try plan.requireSplit(over: parts)
+        return ""
+      } catch {
+        return "\(error)"
+      }
+    }
+    #expect(try refusal(1).isEmpty && refusal(2).isEmpty)
+    #expect(
+      try refusal(3).contains("heads of attention, which vLLM gives to devices whole, do not divide among 3 devices"))
+    #expect(try refusal(4).contains("cannot be split over 4 devices in multiples of"))
+    let output = folder.appending("out")
+    _ = try convert(tiny, to: output) {
+      $0.layout = .packQuantized
+      $0.options.granularity = .group(32)
+    }
+    for parts in [1, 2, 3, 4] {
+      let found = try RuntimeCheck(output, runtime: .vllm, parts: parts).findings().filter(\.isFatal)
+      #expect(try found.isEmpty == refusal(parts).isEmpty, "\(found)")
+    }
+  }
+
+  /// Runtimes ask for experts one by one.
+  @Test(arguments: ["mixtral-fused", "qwen3-moe-fused"]) func stackedExpertsAreSeenOneByOne(_ name: String) throws {
+    let path = Fixtures.path("architectures/\(name)")
+    let (stacked, source) = (try Checkpoint(path), try Checkpoint(path).unfusingExperts)
+    #expect(source.tensors.count > stacked.tensors.count)
+    #expect(
+      source.tensors.reduce(0) { $0 + $1.entry.bytes.count } == stacked.tensors.reduce(0) { $0 + $1.entry.bytes.count })
+    let fused = try #require(stacked.tensors.first { $0.name.hasSuffix("experts.gate_up_proj") })
+    let isMixtral = name.hasPrefix("mixtral")
+    let up = isMixtral ? "layers.1.block_sparse_moe.experts.2.w3.weight" : "layers.1.mlp.experts.2.up_proj.weight"
+    let expert = try #require(source.tensors.first { $0.name.hasSuffix(up) })
+    let own = try #require(isMixtral ? stacked["model.layers.1.mlp.experts.gate_up_proj"] : fused)
+    let (rows, columns) = (own.entry.shape[1], own.entry.shape[2])
+    #expect(try allValues(expert) == Array(allValues(own)[(2 * rows + rows / 2) * columns..<3 * rows * columns]))
+    #expect(expert.entry.shape == [rows / 2, columns])
+    let output = folder.appending("out")
+    var recipe = Recipe()
+    recipe.layout = .intQuantized
+    let target = try OutputFolder(output, source: source.folder, overwrite: false)
+    try Converter(plan: Plan(converting: source, recipe: recipe), toolVersion: "test", workers: 2)
+      .run(into: target) { _ in true }
+    let layout = try #require(try LayoutCheckpoint(Checkpoint(output)))
+    #expect(layout[expert.name]?.label != nil)
+    // Measured against the stacked source, and run.
+    let report = try Measurement(packed: output, source: stacked).run(sampling: .all, workers: 2) { _ in true }
+    #expect(report.tensors.count == source.tensors.count)
+    _ = try Model(output)
+    // Nothing changes where nothing is stacked.
+    let plain = try Checkpoint(Fixtures.path("architectures/mixtral"))
+    #expect(plain.unfusingExperts.tensors.map(\.name) == plain.tensors.map(\.name))
   }
 
   /// A folder without hashes is decoded instead.

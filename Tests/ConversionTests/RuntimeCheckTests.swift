@@ -1,6 +1,7 @@
 import Checkpoints
 import Conversion
 import Foundation
+import Packing
 import SystemPackage
 import TestSupport
 import Testing
@@ -65,6 +66,22 @@ import Testing
   @Test func theMarlinKey() throws {
     let found = try fatal("gptq-4", .gptqmodel, change: [("\"bits\": 4", "\"is_marlin_format\": false, \"bits\": 4")])
     #expect(found == ["GPTQModel refuses the key is_marlin_format; remove it from quantization_config"])
+  }
+
+  /// Clients disagree about what Mixtral's experts are called.
+  @Test func namesOfExperts() throws {
+    let folder = try TemporaryFolder()
+    let source = try Checkpoint(Fixtures.path("architectures/mixtral"))
+    var recipe = Recipe()
+    recipe.layout = .intQuantized
+    let output = try OutputFolder(folder.appending("out"), source: source.folder, overwrite: false)
+    try Converter(plan: Plan(converting: source, recipe: recipe), toolVersion: "test", workers: 2)
+      .run(into: output) { _ in true }
+    func fatal(_ runtime: Runtime) throws -> [String] {
+      try RuntimeCheck(folder.appending("out"), runtime: runtime).findings().filter(\.isFatal).map(\.problem)
+    }
+    #expect(try fatal(.vllm).isEmpty)
+    #expect(try fatal(.transformers).contains { $0.contains("asks for mlp.experts.N.gate_proj") })
   }
 
   @Test func missingFiles() throws {

@@ -25,7 +25,7 @@ import Tokenizers
     of model: FilePath, outliers: @escaping (LinearDescription) -> [Int]
   ) throws -> [String: FeatureStatistics] {
     var result: [String: FeatureStatistics] = [:]
-    for linear in try Model(model).description.blocks.flatMap(\.linears) where linear.storage != .inputsFirst {
+    for linear in try Model(model).description.blocks.flatMap(\.linears) {
       var statistics = FeatureStatistics(dimension: linear.inputs)
       let columns = outliers(linear)
       let token = (0..<linear.inputs).map { columns.contains($0) ? Float(9) : 1 }
@@ -215,8 +215,8 @@ import Tokenizers
     #expect(throws: ModelError.self) { try evaluate(tiny, .integers(splitsOutliers: true)) }
   }
 
-  /// Every architecture whose layers have their inputs last runs by integers, fused and stacked ones too.
-  @Test(arguments: ["llama", "phi3", "gpt-neox", "opt-post-norm", "mixtral-fused", "gemma2"])
+  /// Every architecture runs by integers, fused, stacked and transposed layers too.
+  @Test(arguments: ["llama", "phi3", "gpt2", "gpt-neox", "opt-post-norm", "mixtral-fused", "gemma2"])
   func architecturesRunByIntegers(_ name: String) throws {
     let source = Fixtures.path("architectures/\(name)")
     let output = try convert(source, to: "out", statistics: try statistics(of: source) { _ in [3] })

@@ -12,6 +12,7 @@ import Testing
     ("model.layers.0.mlp.experts.3.w1.weight", [8, 8], .bf16, .linear),
     ("model.layers.0.mlp.experts.gate_up_proj", [4, 8, 8], .bf16, .linear),
     ("model.layers.0.mlp.gate.weight", [4, 8], .bf16, .router),
+    ("model.layers.0.mlp.shared_expert_gate.weight", [1, 8], .bf16, .router),
     ("model.layers.0.block_sparse_moe.gate.weight", [4, 8], .bf16, .router),
     ("model.embed_tokens.weight", [9, 8], .bf16, .embedding),
     ("transformer.wte.weight", [9, 8], .f32, .embedding),

@@ -64,6 +64,28 @@ import Testing
     #expect(notAMatrix.code == 65 && notAMatrix.error.contains("is no imatrix file"))
   }
 
+  /// A source in any quantized form is unpacked on the way, which is said, and nothing but the output is left.
+  @Test func aQuantizedSourceGoesThroughUnpack() async throws {
+    #expect(
+      try await run(tiny, "-o", path("gptq"), "--layout", "gptq", "-m", "absmax", "-b", "4", "-g", "64").code == 0)
+    #expect(try await run(tiny, "-o", path("packed"), "-m", "nf4").code == 0)
+    #expect(try await run(tiny, "-o", path("file.gguf"), "--type", "Q8_0").code == 0)
+    let kept = try FileManager.default.contentsOfDirectory(atPath: folder.path.string)
+    for (name, kind) in [("gptq", "GPTQ (v1)"), ("packed", "by convert-model"), ("file.gguf", "GGUF")] {
+      let converted = try await run(path(name), "-o", path("to"), "--layout", "mlx", "-m", "zero-point", "-b", "8")
+      #expect(converted.code == 0, "\(converted.error)")
+      #expect(converted.error.contains("are quantized already (\(kind))") && converted.error.contains("errors of both"))
+      let found = try await run("report", path("to"), "--against", tiny)
+      #expect(found.code == 0)
+      try FileManager.default.removeItem(atPath: path("to"))
+      #expect(try Set(FileManager.default.contentsOfDirectory(atPath: folder.path.string)) == Set(kept))
+    }
+    let inTheWay = try await run(path("gptq"), "-o", path("packed"))
+    #expect(inTheWay.code == 73 && inTheWay.error.contains("exists already"))
+    let onto = try await run(path("gptq"), "-o", path("gptq"), "--overwrite")
+    #expect(onto.code == 64 && onto.error.contains("source and output are the same folder"))
+  }
+
   @Test func importancesGoIntoAGGUFFileFromATextAFileOrEvidence() async throws {
     let text = [
       "--samples", "6", "--sequence-length", "64", "--calibration", Fixtures.path("text/tiny-eval.txt").string,
@@ -350,10 +372,10 @@ import Testing
       (64, [tiny, "-o", path("x"), "--exclude", "nothing.*"], "no tensor matches 'nothing.*'"),
       (64, [tiny, "-o", tiny, "--overwrite"], "source and output are the same folder"),
       (64, ["inspect", tiny, "--against", tiny], "--against needs --tensor"),
-      (65, [path("out"), "-o", path("x")], "is quantized already"),
+      (65, [path("out"), "-o", path("x"), "--dry-run"], "is quantized already"),
       (65, ["report", tiny, "--against", tiny], "is not a folder written by convert-model"),
       (65, ["inspect", tiny, "--tensor", "up_proj"], "did you mean"),
-      (65, [path("model.gguf"), "-o", path("x")], "not a safetensors file"),
+      (65, [path("model.gguf"), "-o", path("x")], "ends within the number of tensors"),
       (66, ["inspect", path("nowhere")], "no such file or folder"),
       (66, [path("nowhere"), "-o", path("x")], "no such file or folder"),
       (73, [tiny, "-o", path("out")], "exists already"),

@@ -149,16 +149,52 @@ def mlx_single(folder, ids):
 
 class Row:
     def __init__(self, name, options, client, runtime, dtype=torch.float32, product=None, ours=None, bound=None, why="",
-                 from_float32=False, floor=False):
+                 source=None, floor=False):
         """`product`: how the client multiplies, where it rounds inputs; `ours`: what runs our decoding, if not transformers;
-        `bound`, `why`: largest difference and smallest agreement, if not the usual, and the reason; `from_float32`: whether the
-        model is converted from a float32 copy, since the layout holds the type that weights had; `floor`: whether roundings of inputs
+        `bound`, `why`: largest difference and smallest agreement, if not the usual, and the reason; `source`: makes another
+        model to convert, such as a float32 copy where the layout holds the type that weights had; `floor`: whether roundings of inputs
         turn over by sums that differ in the last bit, so that ours in float64 tells how far apart the same may be."""
         self.name, self.options, self.client, self.runtime, self.dtype = name, options.split(), client, runtime, dtype
         self.product, self.ours, self.bound, self.why = product, ours, bound or (1e-3, 0.999), why
-        self.from_float32, self.floor = from_float32, floor
+        self.source, self.floor = source, floor
 
 
+def float32_copy(model, ids, scratch):
+    """The model with all weights in float32."""
+    from transformers import AutoModelForCausalLM
+    copy = scratch / "single"
+    AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).save_pretrained(copy)
+    return with_tokenizer(copy, model)
+
+
+def with_tokenizer(copy, model):
+    for file in Path(model).iterdir():
+        if "token" in file.name:
+            (copy / file.name).symlink_to(file.resolve())
+    return copy
+
+
+def random_model(kind, **sizes):
+    """A model of random weights, for architectures that no small trained one is at hand for. Its router is exact in float16,
+    so that casting it chooses the same experts."""
+    def make(model, ids, scratch):
+        import transformers as library
+        torch.manual_seed(0)
+        config = getattr(library, kind + "Config")(vocab_size=int(ids.max()) + 1, bos_token_id=0, eos_token_id=0, **sizes)
+        made = getattr(library, {"GPT2": "GPT2LMHeadModel"}.get(kind, kind + "ForCausalLM"))(config)
+        for name, values in made.named_parameters():
+            values.data = (values.data * (4 if values.ndim > 1 else 1)).half().float()
+        made.save_pretrained(scratch / "random")
+        return with_tokenizer(scratch / "random", model)
+    return make
+
+
+GPT2 = random_model("GPT2", n_positions=WINDOW, n_embd=128, n_layer=3, n_head=4, resid_pdrop=0.0, embd_pdrop=0.0,
+                    attn_pdrop=0.0)
+SIZES = dict(hidden_size=256, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=64)
+MIXTRAL = random_model("Mixtral", intermediate_size=256, num_local_experts=8, **SIZES)
+QWEN3_MOE = random_model("Qwen3Moe", intermediate_size=512, moe_intermediate_size=256, num_experts=4, num_experts_per_tok=2,
+                         norm_topk_prob=True, **SIZES)
 HALF, BRAIN = torch.float16, torch.bfloat16
 TOKENS = "inputs in 8 bits, in ours too"
 AFFINE = [("absmax", "sym"), ("zero-point", "asym")]
@@ -198,7 +234,7 @@ ROWS += [Row(f"bitsandbytes {m} {d}".strip(), f"--layout bitsandbytes -m {m} {d 
              "transformers", BRAIN) for m in ("nf4", "fp4") for d in ("", "double")]
 ROWS += [
     Row("bitsandbytes nf4 double, of float32", "--layout bitsandbytes -m nf4 --double-quantization", training, "transformers",
-        from_float32=True),
+        source=float32_copy),
     Row("bitsandbytes nf4, its own kernel", "--layout bitsandbytes -m nf4", brain, "transformers", BRAIN,
         bound=(3e-2, 0.98), why="the kernel for CPUs sums in another order than bfloat16 products elsewhere"),
     Row("bitsandbytes int8, weights alone", "--layout bitsandbytes -m absmax", training, "transformers"),
@@ -215,6 +251,18 @@ ROWS += [
     Row("mlx mxfp4", "--layout mlx-mxfp4", mlx_single, "mlx"),
     Row("mlx mxfp4, embeddings and head", f"--layout mlx-mxfp4 {EMBEDDINGS}", mlx_single, "mlx"),
 ]
+ROWS += [
+    Row("GPT-2, gptq W4 sym 64", "--layout gptq -m absmax -b 4 -g 64", gptqmodel_single, "gptqmodel", source=GPT2),
+    Row("GPT-2, gptq W4 GPTQ 64", f"--layout gptq -g 64 {FEW}", gptqmodel_single, "gptqmodel", source=GPT2),
+    Row("GPT-2, awq W4 asym 64", "--layout awq -m zero-point -b 4 -g 64", awq, "gptqmodel", HALF, source=GPT2),
+    Row("GPT-2, bitsandbytes nf4 double", "--layout bitsandbytes -m nf4 --double-quantization", training, "transformers",
+        source=GPT2),
+    Row("GPT-2, bitsandbytes int8, weights alone", "--layout bitsandbytes -m absmax", training, "transformers", source=GPT2),
+    Row("Mixtral, mlx W4 64", "--layout mlx -m zero-point -b 4 -g 64", mlx_single, "mlx", source=MIXTRAL),
+    Row("Qwen 3 MoE, gptq W4 sym 64", "--layout gptq -m absmax -b 4 -g 64", gptqmodel_single, "gptqmodel", source=QWEN3_MOE),
+    Row("Qwen 3 MoE, pack-quantized W4A16 sym 64", "--layout pack-quantized -m absmax -b 4 -g 64", transformers, "transformers",
+        source=QWEN3_MOE),
+]
 
 NOT_RUN = """
 Not run:
@@ -224,17 +272,6 @@ Not run:
 | vLLM, SGLang, TensorRT-LLM | their kernels need a GPU | the files are those of compressed-tensors' and GPTQModel's own loaders above; `check --runtime vllm` knows what vLLM takes |
 | AutoAWQ | no longer maintained; transformers has left it for GPTQModel | GPTQModel's reader of AutoAWQ's layout, transformers', mlx-lm's |
 """
-
-
-def float32_copy(model, scratch):
-    """The model with all weights in float32."""
-    from transformers import AutoModelForCausalLM
-    copy = scratch / "single"
-    AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).save_pretrained(copy)
-    for file in Path(model).iterdir():
-        if "token" in file.name:
-            (copy / file.name).symlink_to(file.resolve())
-    return copy
 
 
 def in_float32(folder, scratch):
@@ -261,7 +298,7 @@ def run(program, model, ids, row):
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         out, dense = scratch / "out", scratch / "dense"
-        source = float32_copy(model, scratch) if row.from_float32 else model
+        source = row.source(model, ids, scratch) if row.source else model
         subprocess.run([program, source, "-o", out, *row.options], check=True, capture_output=True, text=True)
         check(program, out, row)
         subprocess.run([program, "unpack", in_float32(out, scratch), "-o", dense], check=True, capture_output=True, text=True)
@@ -295,6 +332,7 @@ said before that it would load. The largest difference is that of all logits fro
 the same files, run by transformers in the type that the client computes in, as a share of the largest logit. Clients that
 can be cast to float32 are; those whose kernels want 16 bits are compared in the same 16 bits, for there two ways to sum
 already differ by 1e-3. Good is at most 1e-3 and the same token at 99.9 % of the positions; rows beyond say why.
+Rows that begin with another model's name convert one of random weights.
 
 Clients: {', '.join(f'{c} {version(c)}' for c in clients)}. What is compared is the client's decoding of our files, not its speed.
 

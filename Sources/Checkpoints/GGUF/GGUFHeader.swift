@@ -12,6 +12,15 @@ package struct GGUFTensor: Hashable, Sendable {
 
   package var elementCount: Int { shape.reduce(1, *) }
   package var columns: Int { shape.last ?? 1 }
+
+  /// A part of it, of whole blocks, as a tensor.
+  /// - Parameter bytes: relative to its first.
+  package func slice(shape: [Int], bytes part: Range<Int>) -> GGUFTensor {
+    precondition(part.lowerBound >= 0 && part.upperBound <= bytes.count)
+    return GGUFTensor(
+      name: name, type: type, shape: shape,
+      bytes: bytes.lowerBound + part.lowerBound..<bytes.lowerBound + part.upperBound)
+  }
 }
 
 /// Everything of a GGUF file but the data, validated as a whole before any data is touched.

@@ -51,7 +51,7 @@ private struct LlamaCppCheck {
           "the model is split over \(parts) files", "keep all of them in one folder; tensors are not checked here"))
       return findings
     }
-    guard let architecture = GGUFArchitecture.named(name) else {
+    guard let architecture = GGUFArchitecture.named(name, metadata) else {
       let known = GGUFArchitecture.all.map(\.name).joined(separator: ", ")
       return findings + [
         RuntimeCheck.warning(
@@ -74,6 +74,10 @@ private struct LlamaCppCheck {
     }
     let strangers = file.header.tensors.filter { tensor in
       guard !tensor.name.hasPrefix("rope_") else { return false }
+      if architecture.expertSource(of: tensor.name) != nil {
+        let experts = metadata["\(architecture.name).expert_count"]?.integer ?? 0
+        return tensor.shape.count != 3 || tensor.shape[0] != experts
+      }
       guard let place = architecture.source(of: tensor.name)?.place else { return true }
       return place.layer.map { $0 >= blocks } ?? false
     }

@@ -31,12 +31,17 @@ package struct GGUFConversion: Sendable {
   private struct Item: Sendable {
     let specification: GGUFSpecification
     let origin: Origin
+    /// Of each column, or of each column of every matrix.
     let importance: [Float]?
     let rowsPerTile: Int
 
-    var rows: Int { specification.shape.dropLast().reduce(1, *) }
+    /// Matrices that the tensor stacks.
+    var matrices: Int { specification.shape.count > 2 ? specification.shape[0] : 1 }
+    /// Of a matrix.
+    var rows: Int { specification.shape.dropLast().suffix(1).reduce(1, *) }
     var columns: Int { specification.shape.last ?? 1 }
-    var tileCount: Int { (rows + rowsPerTile - 1) / rowsPerTile }
+    var tilesPerMatrix: Int { (rows + rowsPerTile - 1) / rowsPerTile }
+    var tileCount: Int { matrices * tilesPerMatrix }
   }
 
   private enum Origin: Sendable {
@@ -47,6 +52,8 @@ package struct GGUFConversion: Sendable {
     case heads(String, rows: Int)
     /// Stored `[columns, rows]`.
     case transposed(String)
+    /// Matrices one after another: of each the tensor, and its first row there.
+    case matrices([(name: String, firstRow: Int)])
   }
 
   private let source: any WeightSource
@@ -76,10 +83,16 @@ package struct GGUFConversion: Sendable {
     let prefix = architecture.prefix(of: source.tensorNames)
     let situation = GGUFMix.Situation(
       blockCount: model.blockCount, headsPerKey: model.heads / model.keyValueHeads, isTied: model.isTied,
-      hasImportance: options.importance != nil)
+      hasImportance: options.importance != nil, expertCount: model.expertCount)
     var dropped: [(String, String)] = []
     var placed: [(rank: Int, item: Item)] = []
+    var stacks = ExpertStacks(count: model.expertCount, file: source.place)
     for name in source.tensorNames {
+      let expertPlaces = architecture.expertPlaces(of: name, prefix: prefix)
+      if !expertPlaces.isEmpty {
+        try stacks.add(name, source.shape(of: name) ?? [], expertPlaces)
+        continue
+      }
       if GGUFArchitecture.isBuffer(name) {
         dropped.append((name, "a constant that runtimes compute"))
         continue
@@ -92,6 +105,9 @@ package struct GGUFConversion: Sendable {
         continue
       }
       placed.append((place.rank, try Self.item(name, shape, place, model, situation, options, source.place)))
+    }
+    for stack in try stacks.complete() where stack.place.layer < model.blockCount {
+      placed.append((stack.place.rank, try Self.item(stack, situation, options, source.place)))
     }
     for (name, values) in model.constants {
       let specification = GGUFSpecification(name: name, type: .f32, shape: [values.count])
@@ -180,6 +196,25 @@ package struct GGUFConversion: Sendable {
     return Item(
       specification: GGUFSpecification(name: place.name, type: type, shape: stored), origin: origin,
       importance: importance, rowsPerTile: rowsPerTile)
+  }
+
+  /// A tensor that stacks experts.
+  private static func item(
+    _ stack: ExpertStacks.Stack, _ situation: GGUFMix.Situation, _ options: Options, _ file: String
+  ) throws(GGUFError) -> Item {
+    let (place, shape) = (stack.place, stack.shape)
+    let type = options.mix.type(of: place.part, layer: place.layer, shape: shape, isMatrix: true, in: situation)
+    var importance: [Float]?
+    if let means = options.importance?.means[place.name], !type.isPlain {
+      guard means.count == shape[2] || means.count == shape[0] * shape[2] else {
+        throw GGUFError(
+          file: file, tensor: place.name, .importanceLength(found: means.count, expected: shape[0] * shape[2]))
+      }
+      importance = means
+    }
+    return Item(
+      specification: GGUFSpecification(name: place.name, type: type, shape: shape), origin: .matrices(stack.matrices),
+      importance: importance, rowsPerTile: max(1, (1 << 17) / shape[2]))
   }
 
   // MARK: Writing
@@ -274,7 +309,9 @@ package struct GGUFConversion: Sendable {
   private func write(
     _ tile: Int, of item: Item, to output: OutputFile, _ hash: WrittenHash, _ buffers: inout Buffers
   ) throws -> Int {
-    let rows = tile * item.rowsPerTile..<min((tile + 1) * item.rowsPerTile, item.rows)
+    let (matrix, part) = tile.quotientAndRemainder(dividingBy: item.tilesPerMatrix)
+    let own = part * item.rowsPerTile..<min((part + 1) * item.rowsPerTile, item.rows)
+    let rows = matrix * item.rows + own.lowerBound..<matrix * item.rows + own.upperBound
     try Self.read(rows, of: item, &buffers.reader, &buffers.values, &buffers.moved)
     if let place = buffers.values.firstIndex(where: { !$0.isFinite }) {
       throw GGUFError(
@@ -285,8 +322,11 @@ package struct GGUFConversion: Sendable {
     // Taken out, so that its buffers are not copied.
     var encoder = buffers.encoders.removeValue(forKey: type) ?? BlockEncoder(type)
     let values = buffers.values
-    let isInRange = encoder.encode(
-      values.span, columns: item.columns, importance: item.importance, into: &buffers.bytes)
+    let importance = item.importance.map { means in
+      means.count == item.columns
+        ? means : Array(means[matrix * item.columns..<(matrix + 1) * item.columns])
+    }
+    let isInRange = encoder.encode(values.span, columns: item.columns, importance: importance, into: &buffers.bytes)
     buffers.encoders[type] = encoder
     guard isInRange else {
       throw GGUFError(file: source.place, tensor: item.specification.name, .scaleOverflow(type: type.name))
@@ -329,6 +369,10 @@ package struct GGUFConversion: Sendable {
         let origin = head * headRows + inner % 2 * (headRows / 2) + inner / 2
         for column in 0..<width { values[row * width + column] = moved[origin * width + column] }
       }
+    case .matrices(let matrices):
+      let (name, firstRow) = matrices[rows.lowerBound / item.rows]
+      let first = (firstRow + rows.lowerBound % item.rows) * columns
+      try read(&reader, name, first..<first + rows.count * columns, into: &values)
     case .transposed(let name):
       values.resize(to: rows.count * columns)
       for column in 0..<columns {

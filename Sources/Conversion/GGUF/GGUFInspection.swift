@@ -11,7 +11,7 @@ extension Inspection {
   init(_ file: GGUFFile) {
     let metadata = file.header.metadata
     let architecture = metadata["general.architecture"]?.string
-    let known = architecture.flatMap { GGUFArchitecture.named($0) }
+    let known = architecture.flatMap { GGUFArchitecture.named($0, metadata) }
     let pairs = metadata.map { (key: $0.key, value: Self.shown($0.value)) }
     self.init(
       path: file.path.string, kind: "GGUF version \(file.header.version), \(metadata.count) metadata keys",
@@ -39,6 +39,7 @@ extension Inspection {
     if let architecture {
       let strange = file.header.tensors.filter {
         !$0.name.hasPrefix("rope_") && architecture.source(of: $0.name) == nil
+          && architecture.expertSource(of: $0.name) == nil
       }
       if let first = strange.first {
         oddities.append(
@@ -66,6 +67,7 @@ extension Inspection {
     switch architecture?.source(of: tensor.name)?.place.part ?? tensor.name {
     case "token_embd", "position_embd": "embedding"
     case "output": "head"
+    case "ffn_gate_inp", "ffn_gate_inp_shexp": "router"
     case let part where part.hasSuffix("norm"): "norm"
     case _ where tensor.shape.count == 1: "vector"
     default: "linear"

@@ -29,11 +29,12 @@ extension ImportanceMatrix {
     _ inputs: some Sequence<InputEvidence>, of source: any WeightSource, configuration: JSONValue?, datasets: [String]
   ) throws(GGUFError) {
     let architecture = try Self.architecture(of: source, configuration: configuration)
-    var statistics: OrderedDictionary<String, FeatureStatistics> = [:]
+    var statistics: OrderedDictionary<Layer, FeatureStatistics> = [:]
     for input in inputs {
       for layer in input.layers {
         statistics[
-          layer.weight, default: FeatureStatistics(dimension: input.dimension, threshold: input.statistics.threshold)
+          Layer(weight: layer.weight, expert: layer.expert),
+          default: FeatureStatistics(dimension: input.dimension, threshold: input.statistics.threshold)
         ].merge(input.statistics)
       }
     }

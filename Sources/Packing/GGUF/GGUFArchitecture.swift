@@ -37,14 +37,24 @@ package struct GGUFArchitecture: Sendable {
   var defaultWindowTheta: Double?
   /// The size of a head where config.json does not say; nil: hidden size by heads.
   var defaultHeadDimension: Int?
+  /// Of architectures whose blocks all have a mixture of experts.
+  var experts: GGUFExperts?
+  var assumptions: [GGUFAssumption] = []
 
   /// The checkpoint's name of the output head, which has no prefix.
   static let head = "lm_head"
 
-  package static let all: [GGUFArchitecture] = [llama, qwen2, qwen3, gemma, gemma2, gemma3, phi3, gpt2]
+  package static let all: [GGUFArchitecture] = [
+    llama, mixtral, qwen2, qwen3, qwen2Mixture, qwen3Mixture, gemma, gemma2, gemma3, phi3, gpt2,
+  ]
 
   package static func of(modelType: String) -> GGUFArchitecture? { all.first { $0.modelTypes.contains(modelType) } }
-  package static func named(_ name: String) -> GGUFArchitecture? { all.first { $0.name == name } }
+  /// The architecture of a file with these metadata: of two of a name, the one with experts where there are some.
+  package static func named(_ name: String, _ metadata: GGUFMetadata = [:]) -> GGUFArchitecture? {
+    let rows = all.filter { $0.name == name }
+    let hasExperts = metadata["\(name).expert_count"]?.integer ?? 0 > 0
+    return rows.first { ($0.experts != nil) == hasExperts } ?? rows.first
+  }
 
   private static let llamaOuter: OrderedDictionary = [
     "embed_tokens": "token_embd", "norm": "output_norm", head: "output",
@@ -55,6 +65,16 @@ package struct GGUFArchitecture: Sendable {
   ]
   private static let feedForward: OrderedDictionary = [
     "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+  ]
+  private static let router: OrderedDictionary = ["mlp.gate": "ffn_gate_inp"]
+  private static let sharedExpert: OrderedDictionary = [
+    "mlp.shared_expert_gate": "ffn_gate_inp_shexp", "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
+    "mlp.shared_expert.up_proj": "ffn_up_shexp", "mlp.shared_expert.down_proj": "ffn_down_shexp",
+  ]
+  /// llama.cpp reads experts in every block.
+  private static let everyBlock = [
+    GGUFAssumption(key: "decoder_sparse_step", value: 1, fallback: 1),
+    GGUFAssumption(key: "mlp_only_layers", value: [], fallback: []),
   ]
   private static let headNorms: OrderedDictionary = [
     "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
@@ -81,6 +101,35 @@ package struct GGUFArchitecture: Sendable {
     name: "qwen3", modelTypes: ["qwen3"], prefixes: textPrefixes, blocks: "layers.", outer: llamaOuter,
     inner: joined(attention, headNorms, twoNorms, feedForward), keys: GGUFKey.llama(epsilon: 1e-6),
     hasWindowByDefault: false, defaultHeadDimension: 128)
+  static let mixtral = GGUFArchitecture(
+    name: "llama", modelTypes: ["mixtral"], prefixes: textPrefixes, blocks: "layers.", outer: llamaOuter,
+    inner: joined(attention, twoNorms, ["block_sparse_moe.gate": "ffn_gate_inp"], router),
+    keys: GGUFKey.llama(epsilon: 1e-5) + [
+      GGUFKey("num_local_experts", "expert_count", .integer, "8"),
+      GGUFKey("num_experts_per_tok", "expert_used_count", .integer, "2"),
+    ], permutesHeads: true, defaultTheta: 1_000_000, experts: .mixtral)
+  static let qwen2Mixture = GGUFArchitecture(
+    name: "qwen2moe", modelTypes: ["qwen2_moe"], prefixes: textPrefixes, blocks: "layers.", outer: llamaOuter,
+    inner: joined(attention, twoNorms, router, sharedExpert),
+    keys: GGUFKey.llama(epsilon: 1e-6) + [
+      GGUFKey("num_experts", "expert_count", .integer, "60"),
+      GGUFKey("num_experts_per_tok", "expert_used_count", .integer, "4"),
+      GGUFKey("moe_intermediate_size", "expert_feed_forward_length", .integer, "1408"),
+      GGUFKey("shared_expert_intermediate_size", "expert_shared_feed_forward_length", .integer, "5632"),
+    ], hasWindowByDefault: false, experts: .qwen,
+    assumptions: everyBlock + [GGUFAssumption(key: "norm_topk_prob", value: false, fallback: false)])
+  static let qwen3Mixture = GGUFArchitecture(
+    name: "qwen3moe", modelTypes: ["qwen3_moe"], prefixes: textPrefixes, blocks: "layers.", outer: llamaOuter,
+    inner: joined(attention, headNorms, twoNorms, router),
+    keys: GGUFKey.llama(epsilon: 1e-6) + [
+      GGUFKey("num_experts", "expert_count", .integer, "128", other: "num_local_experts"),
+      GGUFKey("num_experts_per_tok", "expert_used_count", .integer, "8"),
+      GGUFKey("moe_intermediate_size", "expert_feed_forward_length", .integer, "768"),
+    ], hasWindowByDefault: false, experts: .qwen,
+    assumptions: everyBlock + [
+      GGUFAssumption(key: "norm_topk_prob", value: true, fallback: false),
+      GGUFAssumption(key: "attention_bias", value: false, fallback: false),
+    ])
   static let gemma = GGUFArchitecture(
     name: "gemma", modelTypes: ["gemma"], prefixes: textPrefixes, blocks: "layers.", outer: llamaOuter,
     inner: joined(attention, twoNorms, feedForward), keys: GGUFKey.llama(epsilon: 1e-6), normOffset: 1,
@@ -181,6 +230,8 @@ extension GGUFArchitecture {
     package let rank: Int
   }
 
+  package var hasExperts: Bool { experts != nil }
+
   /// Metadata keys without which runtimes refuse a file, after the architecture's name and a dot.
   package var requiredKeys: [String] { keys.filter { !$0.isOptional && $0.isRequired }.map(\.name) }
 
@@ -190,10 +241,9 @@ extension GGUFArchitecture {
     let outside = outer.filter { $0.key != Self.head }.values.flatMap { part in
       part.hasSuffix("norm") ? endings.map { part + $0 } : [part + ".weight"]
     }
-    return outside
-      + (0..<blockCount).flatMap { layer in
-        inner.values.flatMap { part in endings.map { "blk.\(layer).\(part)\($0)" } }
-      }
+    var parts = Set(inner.values).sorted().flatMap { part in endings.map { part + $0 } }
+    if let experts { parts += experts.matrices.values.map { $0 + ".weight" } }
+    return outside + (0..<blockCount).flatMap { layer in parts.map { "blk.\(layer).\($0)" } }
   }
 
   /// The prefix of a checkpoint's names, found by the name of its embedding.

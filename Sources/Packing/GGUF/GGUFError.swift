@@ -10,6 +10,7 @@ package struct GGUFError: Error, Hashable, CustomStringConvertible {
     case metadata(key: String, expected: String)
     case noPlace(architecture: String)
     case missingTensor
+    case missingExperts(Int)
     case nameTooLong(String)
     case shape([Int], expected: String)
     case tokenizer(String)
@@ -48,6 +49,7 @@ package struct GGUFError: Error, Hashable, CustomStringConvertible {
     case .noPlace(let architecture):
       "has no name in GGUF's architecture '\(architecture)': the checkpoint is of another kind than its config.json says"
     case .missingTensor: "is missing"
+    case .missingExperts(let count): "lacks the weights of \(count) experts that config.json counts"
     case .nameTooLong(let name): "would be named '\(name.printable)', longer than the 63 bytes that GGUF allows"
     case .shape(let found, let expected): "has shape \(found), expected \(expected)"
     case .tokenizer(let what):

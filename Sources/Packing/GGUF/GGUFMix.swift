@@ -61,14 +61,20 @@ package enum GGUFMix: String, CaseIterable, Hashable, Sendable {
     package let headsPerKey: Int
     package let isTied: Bool
     package let hasImportance: Bool
+    /// Of each mixture; 0 where there are none.
+    package let expertCount: Int
 
-    package init(blockCount: Int, headsPerKey: Int, isTied: Bool, hasImportance: Bool) {
+    package init(blockCount: Int, headsPerKey: Int, isTied: Bool, hasImportance: Bool, expertCount: Int = 0) {
       self.blockCount = blockCount
+      self.expertCount = expertCount
       self.headsPerKey = headsPerKey
       self.isTied = isTied
       self.hasImportance = hasImportance
     }
   }
+
+  /// Positions, and what chooses experts.
+  private static let plainParts: Set<String> = ["position_embd", "ffn_gate_inp", "ffn_gate_inp_shexp"]
 
   /// - Parameters:
   ///   - part: the tensor's name in GGUF without block and ending, such as `ffn_down`; nil for constants.
@@ -76,21 +82,23 @@ package enum GGUFMix: String, CaseIterable, Hashable, Sendable {
   package func type(
     of part: String, layer: Int?, shape: [Int], isMatrix: Bool, in situation: Situation
   ) -> BlockType {
-    guard isMatrix, shape.count == 2, !part.hasSuffix("norm"), part != "position_embd" else { return .f32 }
+    guard isMatrix, shape.count >= 2, !part.hasSuffix("norm"), !Self.plainParts.contains(part) else { return .f32 }
     guard !base.isPlain else { return base }
-    return Self.fitting(chosen(part, layer ?? 0, situation), columns: shape[1])
+    return Self.fitting(chosen(part, layer ?? 0, situation), columns: shape[shape.count - 1])
   }
 
   private func chosen(_ part: String, _ layer: Int, _ situation: Situation) -> BlockType {
     if part == "output" || part == "token_embd" && situation.isTied {
       return self == .q80 || self == .mxfp4 ? .q80 : .q6K
     }
+    if situation.expertCount > 0, self == .mxfp4 { return part.hasSuffix("_exps") ? .mxfp4 : .q80 }
+    if situation.expertCount == Self.fewExperts, let type = besideFewExperts(part) { return type }
     let count = situation.blockCount
     let isFirst = layer < count / 8
     // The first and the last eighth, and every third between.
     let isFavoured = isFirst || layer >= 7 * count / 8 || (layer - count / 8) % 3 == 2
     let isValue = part == "attn_v" || part == "attn_qkv"
-    let isDown = part == "ffn_down"
+    let isDown = part.hasPrefix("ffn_down")
     let isOutput = part == "attn_output"
     switch self {
     case .q2K:
@@ -111,6 +119,18 @@ package enum GGUFMix: String, CaseIterable, Hashable, Sendable {
     case .q50: return isDown && isFirst && situation.hasImportance ? .q51 : .q50
     case .mxfp4: return part == "token_embd" ? .q80 : .mxfp4
     default: return base
+    }
+  }
+
+  /// Beside so many experts attention is a small part of the weights: llama-quantize gives it more bits.
+  private static let fewExperts = 8
+
+  private func besideFewExperts(_ part: String) -> BlockType? {
+    switch part {
+    case "attn_k", "attn_v": .q80
+    case "attn_output":
+      [.q2K, .q3KS, .q3KM, .iq4NL, .iq4XS, .q4KS, .q4KM].contains(self) ? .q5K : base
+    default: nil
     }
   }
 

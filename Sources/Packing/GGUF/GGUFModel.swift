@@ -15,6 +15,8 @@ package struct GGUFModel: Sendable {
   package let headDimension: Int
   /// Whether the embedding serves as output head.
   package let isTied: Bool
+  /// Of each mixture; 0 where there are none.
+  package let expertCount: Int
   /// Tensors that the configuration becomes: what the frequencies of rotary positions are divided by.
   package private(set) var constants: OrderedDictionary<String, [Float]> = [:]
 
@@ -33,6 +35,13 @@ package struct GGUFModel: Sendable {
       throw GGUFError(file: file, .unknownModelType(modelType))
     }
     self.architecture = architecture
+    for assumption in architecture.assumptions {
+      let found = configuration[assumption.key].flatMap { $0 == .null ? nil : $0 } ?? assumption.fallback
+      guard found == assumption.value else {
+        throw reader.error(
+          assumption.key, "\(assumption.value.text()), which runtimes of GGUF's '\(architecture.name)' assume")
+      }
+    }
     let prefix = architecture.name + "."
     var keys: GGUFMetadata = [:]
     for key in architecture.keys {
@@ -52,6 +61,10 @@ package struct GGUFModel: Sendable {
       let heads = whole("attention.head_count"), heads > 0
     else { throw reader.error("num_attention_heads", "a number above 0") }
     blockCount = blocks
+    expertCount = architecture.experts == nil ? 0 : whole("expert_count") ?? 0
+    guard architecture.experts == nil || (1..<1 << 16).contains(expertCount) else {
+      throw reader.error("the number of experts", "from 1 to 65535")
+    }
     self.heads = heads
     keyValueHeads = whole("attention.head_count_kv") ?? heads
     guard keyValueHeads > 0, heads % keyValueHeads == 0 else {
@@ -192,7 +205,7 @@ extension GGUFModel {
     let metadata = file.header.metadata
     let path = file.path.string
     let name = metadata["general.architecture"]?.string ?? ""
-    guard let architecture = GGUFArchitecture.named(name) else {
+    guard let architecture = GGUFArchitecture.named(name, metadata) else {
       throw GGUFError(file: path, .unknownArchitecture(name))
     }
     let prefix = name + "."
@@ -226,6 +239,7 @@ extension GGUFModel {
         throw GGUFError(file: path, .metadata(key: prefix + key.name, expected: "there"))
       }
     }
+    for assumption in architecture.assumptions { members[assumption.key] = assumption.value }
     // A window of 0 stands for none.
     if members["sliding_window"] == 0 { members["sliding_window"] = .null }
     if let size = try integer("attention.key_length") { members["head_dim"] = .integer(size) }

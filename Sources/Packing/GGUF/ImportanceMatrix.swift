@@ -9,6 +9,8 @@ import SystemPackage
 package struct ImportanceMatrix: Sendable {
   /// By the GGUF name of the weight; experts one after another.
   package var means: OrderedDictionary<String, [Float]> = [:]
+  /// How many matrices a tensor stacks, where they are several.
+  package var expertCounts: [String: Int] = [:]
   package var datasets: [String] = []
   package var chunkCount = 0
 
@@ -60,6 +62,7 @@ package struct ImportanceMatrix: Sendable {
         throw wrong("expected finite sums of squares", tensor.name)
       }
       self.means[name] = means
+      if counts.count > 1 { expertCounts[name] = counts.count }
     }
     if means.isEmpty { throw wrong("no tensor is named …\(Self.sums)") }
   }
@@ -104,6 +107,8 @@ package struct ImportanceMatrix: Sendable {
     }
   }
 
+  private func matrices(of name: String) -> Int { max(1, expertCounts[name] ?? 1) }
+
   /// The file in GGUF form, whole.
   /// - Parameter tokens: how many tokens the means are of.
   package func file(tokens: Int, chunkSize: Int) -> [UInt8] {
@@ -115,8 +120,10 @@ package struct ImportanceMatrix: Sendable {
     let names = means.keys.sorted()
     let specifications = names.flatMap { name in
       [
-        GGUFSpecification(name: name + Self.counts, type: .f32, shape: [1, 1]),
-        GGUFSpecification(name: name + Self.sums, type: .f32, shape: [1, means[name]?.count ?? 0]),
+        GGUFSpecification(name: name + Self.counts, type: .f32, shape: [matrices(of: name), 1]),
+        GGUFSpecification(
+          name: name + Self.sums, type: .f32,
+          shape: [matrices(of: name), (means[name]?.count ?? 0) / matrices(of: name)]),
       ]
     }
     let layout = GGUFLayout(specifications, metadata: metadata)
@@ -128,7 +135,7 @@ package struct ImportanceMatrix: Sendable {
       bytes.replaceSubrange(start..<(start + count), with: encoded[..<count])
     }
     for name in names {
-      put([Float(tokens)], name + Self.counts)
+      put([Float](repeating: Float(tokens), count: matrices(of: name)), name + Self.counts)
       put((means[name] ?? []).map { $0 * Float(tokens) }, name + Self.sums)
     }
     return bytes

@@ -1,3 +1,4 @@
+import Checkpoints
 import Quantization
 
 /// What runtimes require of several layers together.
@@ -18,6 +19,16 @@ package enum FusedLayers {
       let found = siblings.map { (schemes[$0] ?? nil) ?? "not quantized" }
       if Set(found).count > 1 { throw .fusedSchemes(modules: siblings, found: found) }
     }
+  }
+
+  /// Whether vLLM can split attention over devices: by whole heads; fewer key heads than devices are copied.
+  /// - Parameter configuration: config.json.
+  package static func checkHeads(_ configuration: JSONValue?, parts: Int) throws(LayoutError) {
+    let heads = (configuration?["num_attention_heads"] ?? configuration?["n_head"])?.integer
+    guard parts > 1, let heads, heads > 0 else { return }
+    if heads % parts != 0 { throw .heads(count: heads, parts: parts) }
+    let keyHeads = configuration?["num_key_value_heads"]?.integer ?? heads
+    if keyHeads > 0, max(keyHeads, parts) % min(keyHeads, parts) != 0 { throw .heads(count: keyHeads, parts: parts) }
   }
 
   /// Layers whose inputs are split over devices; the others' outputs are.

@@ -15,6 +15,8 @@ package struct LayoutCheckpoint: Sendable {
   package struct Record: Sendable {
     package let name: String
     package let shape: [Int]
+    /// Whether the checkpoint has a weight `[inputs, outputs]`, and its codes run over the transpose.
+    package var isTransposed = false
     /// The type that the model computes in; of a tensor that is not quantized, its own.
     package let type: ElementType
     /// Position of the file that holds it.
@@ -78,10 +80,14 @@ package struct LayoutCheckpoint: Sendable {
         claimed.insert(tensor.name)
       }
       let ownType = (layout as? BitsandbytesLayout)?.type
+      let isTransposed = TransposedWeights.contains(
+        module.name + ".weight", modelType: checkpoint.configuration?["model_type"]?.string)
       records.append(
         Record(
-          name: module.name + ".weight", shape: [layout.rows, layout.columns], type: ownType ?? type,
-          fileIndex: members[0].fileIndex, storedByteCount: members.reduce(0) { $0 + $1.entry.bytes.count },
+          name: module.name + ".weight",
+          shape: isTransposed ? [layout.columns, layout.rows] : [layout.rows, layout.columns],
+          isTransposed: isTransposed, type: ownType ?? type, fileIndex: members[0].fileIndex,
+          storedByteCount: members.reduce(0) { $0 + $1.entry.bytes.count },
           content: .weight(layout, module, members: members)))
     }
     for tensor in checkpoint.tensors where !claimed.contains(tensor.name) {
@@ -161,6 +167,7 @@ package struct LayoutCheckpoint: Sendable {
     _ record: Record, _ elements: Range<Int>, into values: inout [Float], bytes: inout [UInt8]
   ) throws(CheckpointError) {
     if let weight = try weight(record) {
+      if record.isTransposed { return weight.decodeColumns(elements, into: &values) }
       weight.decode(elements, into: &values)
       return
     }

@@ -12,6 +12,7 @@ package enum LayoutError: Error, Hashable, CustomStringConvertible {
   case mixedSchemes(RuntimeLayout, modules: [String])
   case fusedSchemes(modules: [String], found: [String])
   case tensorParallel(module: String, size: Int, unit: Int, parts: Int)
+  case heads(count: Int, parts: Int)
   case notAMatrix(RuntimeLayout, tensor: String, shape: [Int])
   case unsupportedModel(RuntimeLayout, modelType: String, reason: String)
 
@@ -45,6 +46,9 @@ package enum LayoutError: Error, Hashable, CustomStringConvertible {
     case .tensorParallel(let module, let size, let unit, let parts):
       "'\(module.printable)': \(size) cannot be split over \(parts) devices in multiples of \(unit); take fewer devices or"
         + " smaller groups"
+    case .heads(let count, let parts):
+      "config.json: \(count) heads of attention, which vLLM gives to devices whole, do not divide among \(parts) devices;"
+        + " take another number of devices"
     case .notAMatrix(let layout, let tensor, let shape):
       "layout \(layout.rawValue): tensor '\(tensor.printable)' \(shape) "
         + (shape.count == 3

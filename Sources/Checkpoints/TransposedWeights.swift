@@ -1,0 +1,88 @@
+import Kernels
+
+/// Weights of linear layers that a checkpoint stores `[inputs, outputs]`, the other way round than torch's Linear: rows
+/// by the `model_type` of config.json and the ends of names. Of experts, each matrix that a tensor stacks is.
+package enum TransposedWeights {
+  private static let rows: [(modelTypes: Set<String>, endings: [String])] = [
+    // transformers' Conv1D.
+    (
+      ["gpt2", "openai-gpt", "imagegpt", "decision_transformer"],
+      [".c_attn.weight", ".q_attn.weight", ".c_proj.weight", ".c_fc.weight"]
+    ),
+    // Experts that are run as batches of x·W.
+    (["gpt_oss", "llama4", "llama4_text"], [".experts.gate_up_proj", ".experts.down_proj"]),
+  ]
+
+  package static func contains(_ tensor: String, modelType: String?) -> Bool {
+    guard let modelType, let row = rows.first(where: { $0.modelTypes.contains(modelType) }) else { return false }
+    return row.endings.contains { tensor.hasSuffix($0) }
+  }
+}
+
+/// A shape, or an index, with its last two dimensions, of at least two, the other way round.
+package func exchangingLastTwo(_ shape: [Int]) -> [Int] {
+  precondition(shape.count >= 2)
+  return shape.dropLast(2) + shape.suffix(2).reversed()
+}
+
+extension Checkpoint {
+  /// Whether a tensor is a weight that is stored `[…, inputs, outputs]`.
+  package func isTransposed(_ tensor: TensorEntry) -> Bool {
+    tensor.shape.count >= 2
+      && TransposedWeights.contains(tensor.name, modelType: configuration?["model_type"]?.string)
+  }
+
+  /// The tensors, weights of linear layers as `[…, outputs, inputs]` whichever way they are stored.
+  package var orientedTensors: [CheckpointTensor] {
+    tensors.map { isTransposed($0.entry) ? $0.transposed : $0 }
+  }
+}
+
+extension CheckpointTensor {
+  /// The same with its last two dimensions exchanged: what `read` gives of it is in that order.
+  package var transposed: CheckpointTensor {
+    let turned = TensorEntry(
+      name: entry.name, type: entry.type, shape: exchangingLastTwo(entry.shape), bytes: entry.bytes)
+    return CheckpointTensor(entry: turned, file: file, fileIndex: fileIndex, isTransposed: !isTransposed)
+  }
+
+  /// The tensor as it is stored.
+  package var stored: CheckpointTensor { isTransposed ? transposed : self }
+
+  /// Reads a run of its elements, as many bits each as its type has, to the front of a reused buffer. The run of a
+  /// tensor of narrow elements begins on a whole byte.
+  ///
+  /// Of a transposed one, a stretch of each stored row is read: for runs of many rows of it, stretches are long.
+  /// - Returns: the bytes read.
+  package func read(_ elements: Range<Int>, into bytes: inout [UInt8]) throws(CheckpointError) -> Int {
+    let width = entry.type.bitWidth
+    guard isTransposed, width % 8 == 0 else {
+      let range = elements.lowerBound * width / 8..<(elements.upperBound * width + 7) / 8
+      try file.read(range, of: entry, into: &bytes)
+      return range.count
+    }
+    let count = elements.count * width / 8
+    if bytes.count < count { bytes = [UInt8](repeating: 0, count: count) }
+    let (rows, columns) = (entry.shape[entry.shape.count - 2], entry.shape[entry.shape.count - 1])
+    guard rows > 0, columns > 0, !elements.isEmpty else { return count }
+    var stretch: [UInt8] = []
+    let size = rows * columns
+    for matrix in elements.lowerBound / size...(elements.upperBound - 1) / size {
+      let part = elements.clamped(to: matrix * size..<(matrix + 1) * size)
+      let (first, end) = (part.lowerBound - matrix * size, part.upperBound - matrix * size)
+      for column in 0..<columns {
+        // The rows r with first ≤ r·columns + column < end.
+        let low = first > column ? (first - column + columns - 1) / columns : 0
+        let high = end > column ? (end - column + columns - 1) / columns : 0
+        guard low < high else { continue }
+        let start = matrix * size + column * rows
+        try file.read((start + low) * (width / 8)..<(start + high) * (width / 8), of: entry, into: &stretch)
+        var target = bytes.mutableSpan
+        scatterElements(
+          stretch.span, count: high - low, width: width / 8, into: &target,
+          at: matrix * size + low * columns + column - elements.lowerBound, stride: columns)
+      }
+    }
+    return count
+  }
+}
