@@ -3,6 +3,7 @@ import Checkpoints
 import Conversion
 import Foundation
 import Models
+import Quantization
 import SystemPackage
 import TestSupport
 import Testing

@@ -7,6 +7,7 @@ import Kernels
 import Models
 import Packing
 import Quantization
+import Reports
 import SystemPackage
 import TestSupport
 import Testing

@@ -3,7 +3,7 @@
 
     Tests/Torture/torture.py PROGRAM [--kills 200] [--seed N] [--folder F]
 
-For a method without activations, GPTQ and AWQ, on checkpoints of many shards that the script makes: one of random weights
+For a method without activations, GPTQ, AWQ and learned rounding, on checkpoints of many shards that the script makes: one of random weights
 for the first, and a small Llama with a tokenizer, from the repository's fixtures, cut into shards for the others. The last
 line says kills, differences, leftovers; the exit code is 0 only where the last two are 0.
 """
@@ -127,6 +127,11 @@ def main():
             ("random", ["--method", "nf4", "--double-quantization"]),
             ("model", ["--method", "gptq", "--bits", "4", "--group-size", "32", *calibration]),
             ("model", ["--method", "awq", "--bits", "4", "--group-size", "32", *calibration]),
+            (
+                "model",
+                ["--method", "learned", "--bits", "3", "--group-size", "32", "--coupled-sweeps", "1", "--sweeps", "1"]
+                + ["--iterations", "12", "--distill", "12", "--tune-norms", *calibration],
+            ),
         ]
         for number, (source, arguments) in enumerate(methods):
             reference, output = work / f"undisturbed-{number}", work / f"out-{number}"
