@@ -77,7 +77,8 @@ package struct Distillation {
     let steps = LearningSteps(
       method: method, students: students, windows: Array(rows.prefix(windows.count)), seed: seed, kept: kept)
     let outcome = try steps.run(
-      onStep: onStep, loss: { try run.divergence(judges, batch: method.batchSize) }, step: { try run.step($0, index: $1) })
+      onStep: onStep, loss: { try run.divergence(judges, batch: method.batchSize) },
+      step: { try run.step($0, index: $1) })
     return (outcome, students.map(\.weights))
   }
 

@@ -99,7 +99,8 @@ package struct PredictionCurvature {
     }
     func states(_ name: String) throws -> HiddenStates {
       if let kept {
-        return try HiddenStates(tokens: count, width: description.hiddenSize, at: kept.path(of: name), pool: forward.pool)
+        return try HiddenStates(
+          tokens: count, width: description.hiddenSize, at: kept.path(of: name), pool: forward.pool)
       }
       return try HiddenStates(
         tokens: count, width: description.hiddenSize, memoryLimit: memoryLimit / (blocks.count + 2),

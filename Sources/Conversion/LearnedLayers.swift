@@ -44,10 +44,13 @@ extension CalibratedLayers {
     let length = Double(windows.windows.map(\.count).max() ?? 1)
     let step = Double(options.method(iterations: 1).batchSize) * length
     let learned = step * Double(options.iterations)
+    func planned(from first: Int) -> [WorkProgress.Kind: Double] {
+      calibration.plannedWork(from: first, isWanted: { wanted[$0.weight] != nil }, learned: learned)
+    }
     // Operations of the parts before and after the blocks, of which the forward pass is run for both models.
-    var work = calibration.plannedWork(from: firstBlock, isWanted: { wanted[$0.weight] != nil }, learned: learned)
-    let forward = (work[.run] ?? 0) / 2
-    if options.coupledSweeps > 0 { work[.curvature] = 25 * forward }
+    var work = planned(from: firstBlock)
+    let forward = (planned(from: 0)[.run] ?? 0) / 2
+    if options.coupledSweeps > 0, firstBlock < model.description.blocks.count { work[.curvature] = 25 * forward }
     if options.distillation > 0 {
       work[.distill] = 3 * forward / Double(max(1, windows.tokenCount)) * step * Double(options.distillation)
     }

@@ -33,7 +33,9 @@ extension BlockDescription {
     var vectors: [BlockVector] = []
     for place in NormPlace.allCases {
       guard let norm = norm(at: place) else { continue }
-      if let name = norm.weight { vectors.append(BlockVector(tensor: name, part: .normWeight(place), count: norm.width)) }
+      if let name = norm.weight {
+        vectors.append(BlockVector(tensor: name, part: .normWeight(place), count: norm.width))
+      }
       if norm.kind == .layer, let name = norm.bias {
         vectors.append(BlockVector(tensor: name, part: .normBias(place), count: norm.width))
       }

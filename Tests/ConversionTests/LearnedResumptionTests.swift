@@ -202,7 +202,9 @@ import Testing
     try expectSameBytes(row)
   }
 
-  @Test("What was kept is damaged: it is found again", arguments: ["curvature-1", "gradient-1", "learned-0", "distillation-0"])
+  @Test(
+    "What was kept is damaged: it is found again",
+    arguments: ["curvature-1", "gradient-1", "learned-0", "distillation-0"])
   func damageIsMadeGood(_ name: String) throws {
     let row = Self.rows[4]
     try convert(row, to: "undisturbed")
