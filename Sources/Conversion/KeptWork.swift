@@ -8,6 +8,8 @@ final class KeptWork: KeptFiles {
   private let output: OutputFolder
   private let journal: Journal
   private var hashes: [String: String] = [:]
+  /// Written, or looked at, in this run.
+  private var known: Set<String> = []
 
   private enum Key {
     static let file = "kept"
@@ -32,7 +34,8 @@ final class KeptWork: KeptFiles {
 
   func has(_ name: String) -> Bool {
     guard let expected = hashes[name] else { return false }
-    return hash(of: name) == expected
+    if !known.contains(name), hash(of: name) == expected { known.insert(name) }
+    return known.contains(name)
   }
 
   func keep(_ name: String) throws {
@@ -41,10 +44,12 @@ final class KeptWork: KeptFiles {
     }
     try journal.append([Key.file: .string(name), Key.hash: .string(hash)])
     hashes[name] = hash
+    known.insert(name)
   }
 
   func discard(_ name: String) {
     hashes[name] = nil
+    known.remove(name)
     try? FileManager.default.removeItem(atPath: path(of: name).string)
   }
 }
