@@ -88,7 +88,7 @@ package struct LearningOptions: Hashable, Sendable {
   /// Whether steps change norms and biases, too.
   package var tunesNorms = false
   /// Their first step, as a share of their root mean square.
-  package var normRate: Float = 0.001
+  package var normRate: Float = 0.005
 
   package init() {}
 
