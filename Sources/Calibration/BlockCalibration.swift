@@ -123,10 +123,10 @@ package struct BlockCalibration {
     return groups
   }
 
-  /// Works on a block whose layers are quantized; changes their weights, and gives norms that it changed.
+  /// Works on a block whose layers are quantized, and gives the weights that it is to run with.
   package typealias Finisher = (
-    _ block: BlockTuning.Problem, _ index: Int, _ onStep: @escaping (_ share: Double) throws -> Void
-  ) throws -> [NormPlace: LoadedNorm]
+    _ block: BlockTuning.Problem, _ index: Int, _ onStep: @escaping LearningObserver
+  ) throws -> BlockWeights
 
   /// - Parameters:
   ///   - isWanted: whether a layer is to be quantized; the others run as they are.
@@ -217,10 +217,7 @@ package struct BlockCalibration {
           block: block, weights: tracks[0].weights, inputs: inputs, targets: states[1],
           windows: windowRows(groups, heldOut: false), heldOut: windowRows(groups, heldOut: true),
           tables: tables[block], pool: forward.pool)
-        var weights = tracks[0].weights
-        for (place, norm) in try finish(problem, index, { try meter.set(.learn, share: $0) }) {
-          weights[place] = norm
-        }
+        let weights = try finish(problem, index) { try meter.set(.learn, share: $0, loss: $1) }
         try copy(inputs, to: states[0], groups)
         for group in groups {
           try states[0].update(group.rows) {

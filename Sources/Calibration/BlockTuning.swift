@@ -16,8 +16,8 @@ package struct BlockTuning {
   /// A block after its layers were quantized one by one.
   package struct Problem {
     package let block: BlockDescription
-    /// Changed to what was learned.
-    let weights: BlockWeights
+    /// Matrices of layers that are learned change to what was.
+    package let weights: BlockWeights
     /// Streams of the quantized model before the block, of the original after it.
     let inputs: HiddenStates
     let targets: HiddenStates
@@ -28,30 +28,30 @@ package struct BlockTuning {
     let pool: MatrixPool
   }
 
-  /// - Returns: what was gained, with the loss ‖output − target‖² / ‖target‖², and the norms if they were tuned.
+  /// - Parameters:
+  ///   - vectors: what is tuned beside the rounding of layers.
+  ///   - kept: where the state is kept, and taken up.
+  /// - Returns: what was gained, with the loss ‖output − target‖² / ‖target‖², and the weights as learned.
   package func run(
-    _ problem: Problem, _ layers: [LearnedLayer], workers: Int, onStep: (_ share: Double) throws -> Void
-  ) throws -> (outcome: LearningOutcome, norms: [NormPlace: LoadedNorm]) {
+    _ problem: Problem, _ layers: [LearnedLayer], _ vectors: [TunedVector], kept: LearningState? = nil, workers: Int,
+    onStep: LearningObserver
+  ) throws -> (outcome: LearningOutcome, weights: BlockWeights) {
     let pool = problem.pool
-    let student = BlockStudent(problem.block, problem.weights, layers, method, pool: pool, workers: workers)
+    let student = BlockStudent(
+      problem.block, problem.weights, layers, vectors, method, pool: pool, workers: workers)
     // Without windows to judge by, some of those learned from must do.
     let judges = problem.heldOut.isEmpty ? Array(problem.windows.prefix(16)) : problem.heldOut
-    student.decode()
-    var best = BestSoFar(student.snapshot, loss: try loss(student, problem, judges, pool, workers))
-    var batches = LearningBatches(problem.windows, size: method.batchSize, seed: seed)
-    for index in 0..<method.iterations {
-      try onStep(Double(index) / Double(method.iterations))
-      try withError(student, problem, batches.next(), pool, workers) { tape, gradient, _ in
-        student.step(tape, gradient, index: index, wantsInput: false)
-      }
-      student.decode()
-      if LearningOutcome.isMeasured(after: index + 1, of: method.iterations) {
-        best.offer(
-          try loss(student, problem, judges, pool, workers), steps: index + 1, student.snapshot)
-      }
-    }
-    student.restore(best.state)
-    return (best.outcome, student.learnedNorms)
+    let steps = LearningSteps(
+      method: method, students: [student], windows: problem.windows, seed: seed, kept: kept)
+    let outcome = try steps.run(
+      onStep: onStep, loss: { try loss(student, problem, judges, pool, workers) },
+      step: { windows, index in
+        try withError(student, problem, windows, pool, workers) { tape, gradient, _ in
+          student.step(tape, gradient, index: index, wantsInput: false)
+        }
+        student.decode()
+      })
+    return (outcome, student.weights)
   }
 
   /// Runs the block on some windows, and gives a body what the output has too much, which is half the loss's gradient.

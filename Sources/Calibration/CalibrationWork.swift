@@ -146,7 +146,8 @@ final class CalibrationMeter {
   }
 
   /// A share of a kind of work in this block is done.
-  func set(_ kind: WorkProgress.Kind, share: Double) throws {
+  func set(_ kind: WorkProgress.Kind, share: Double, loss: WorkProgress.Loss? = nil) throws {
+    progress.loss = loss
     if let amount = planned[kind] { progress.done[kind] = (before[kind] ?? 0) + share * amount }
     try tell()
   }
@@ -160,7 +161,7 @@ final class CalibrationMeter {
 
   func endBlock() throws {
     for (kind, amount) in planned { progress.done[kind] = (before[kind] ?? 0) + amount }
-    progress.layer = nil
+    (progress.layer, progress.loss) = (nil, nil)
     try tell()
   }
 

@@ -29,6 +29,14 @@ package struct Distillation {
     self.spillFolder = spillFolder
   }
 
+  /// What is learned of a block.
+  package struct Part {
+    package let layers: [LearnedLayer]
+    package let vectors: [TunedVector]
+
+    package init(layers: [LearnedLayer], vectors: [TunedVector]) { (self.layers, self.vectors) = (layers, vectors) }
+  }
+
   /// Bytes for each learned weight: the weight, its gradient, anchor, offset, running mean, and the best offset.
   package static let bytesPerWeight = 24
 
@@ -37,11 +45,14 @@ package struct Distillation {
 
   private var description: ModelDescription { forward.model.description }
 
-  /// - Parameter layers: of each block.
-  /// - Returns: what was gained in nats per token; nil where the model has no head to predict with.
+  /// - Parameters:
+  ///   - parts: of each block.
+  ///   - kept: where the state is kept, and taken up.
+  /// - Returns: what was gained in nats per token, and the blocks' weights as learned; nil where the model has no head to
+  ///   predict with.
   package func run(
-    _ layers: [[LearnedLayer]], onStep: (_ share: Double) throws -> Void
-  ) throws -> LearningOutcome? {
+    _ parts: [Part], kept: LearningState? = nil, onStep: LearningObserver
+  ) throws -> (outcome: LearningOutcome, weights: [BlockWeights])? {
     guard description.head.linear != nil, method.iterations > 0 else { return nil }
     let all = windows + heldOut
     var rows: [Range<Int>] = []
@@ -57,24 +68,18 @@ package struct Distillation {
     let head = try forward.loadHead()
     let students = try description.blocks.enumerated().map { index, block in
       BlockStudent(
-        block, try forward.weights(ofBlock: index), layers[index], method, pool: forward.pool, workers: forward.workers)
+        block, try forward.weights(ofBlock: index), parts[index].layers, parts[index].vectors, method,
+        pool: forward.pool, workers: forward.workers)
     }
     let run = Run(
       forward: forward, students: students, head: head, tables: tables, inputs: inputs, targets: targets)
     let judges = heldOut.isEmpty ? Array(rows.prefix(16)) : Array(rows[windows.count...])
-    students.forEach { $0.decode() }
-    func loss() throws -> Double { try run.divergence(judges, batch: method.batchSize) }
-    var best = BestSoFar(students.map(\.snapshot), loss: try loss())
-    var batches = LearningBatches(Array(rows.prefix(windows.count)), size: method.batchSize, seed: seed)
-    for index in 0..<method.iterations {
-      try onStep(Double(index) / Double(method.iterations))
-      try run.step(batches.next(), index: index)
-      if LearningOutcome.isMeasured(after: index + 1, of: method.iterations) {
-        best.offer(try loss(), steps: index + 1, students.map(\.snapshot))
-      }
-    }
-    for (student, snapshot) in zip(students, best.state) { student.restore(snapshot) }
-    return best.outcome
+    let steps = LearningSteps(
+      method: method, students: students, windows: Array(rows.prefix(windows.count)), seed: seed, kept: kept)
+    let outcome = try steps.run(
+      onStep: onStep, loss: { try run.divergence(judges, batch: method.batchSize) },
+      step: { try run.step($0, index: $1) })
+    return (outcome, students.map(\.weights))
   }
 
   private func states(_ rows: [Range<Int>]) throws -> HiddenStates {

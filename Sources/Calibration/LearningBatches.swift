@@ -38,38 +38,3 @@ extension HiddenStates {
     }
   }
 }
-
-/// What learning did to the loss on windows that no step was taken on.
-package struct LearningOutcome: Hashable, Codable, Sendable {
-  /// The loss of the start.
-  package let before: Double
-  /// The loss of what is kept: the least of all that were measured, the start's among them.
-  package let after: Double
-  /// Steps after which it was measured; 0: nothing was gained, and the start is kept.
-  package let steps: Int
-}
-
-/// Keeps the best of several states.
-struct BestSoFar<State> {
-  private(set) var state: State
-  private(set) var outcome: LearningOutcome
-
-  init(_ start: State, loss: Double) {
-    state = start
-    outcome = LearningOutcome(before: loss, after: loss, steps: 0)
-  }
-
-  mutating func offer(_ loss: Double, steps: Int, _ candidate: @autoclosure () -> State) {
-    // A loss that is not a number is no improvement.
-    guard loss < outcome.after else { return }
-    state = candidate()
-    outcome = LearningOutcome(before: outcome.before, after: loss, steps: steps)
-  }
-}
-
-extension LearningOutcome {
-  /// Whether a loss is measured after so many of all steps: at each quarter.
-  static func isMeasured(after steps: Int, of count: Int) -> Bool {
-    (1...4).contains { steps == max(1, count * $0 / 4) }
-  }
-}

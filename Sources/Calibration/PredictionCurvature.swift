@@ -7,6 +7,9 @@ import SystemPackage
 /// loss of tokens drawn from its own predictions (the Fisher information, arXiv 1503.05671, §5).
 ///
 /// Block by block, with one block's weights in memory; the stream before each block is kept, in a file if need be.
+///
+/// Where there are files to keep them in, so are streams on the way forwards, and on the way backwards the gradient after
+/// each block with what was found in it: a pass that is taken up does no block twice.
 package struct PredictionCurvature {
   private let forward: Forward
   private let windows: [[Int32]]
@@ -52,11 +55,34 @@ package struct PredictionCurvature {
     return groups
   }
 
-  /// - Parameter isWanted: the layers of interest.
+  /// Where the pass is: blocks and what of them is known.
+  private struct Place {
+    /// The streams before this many blocks are known.
+    var streams = 0
+    /// The gradient after block `top` − 1 is known, and what outputs count in blocks from `top` on; nil: neither.
+    var top: Int?
+  }
+
+  private func stream(_ index: Int) -> String { "stream-\(index)" }
+  private func gradient(_ index: Int) -> String { "gradient-\(index)" }
+  private func curvature(_ index: Int) -> String { "curvature-\(index)" }
+
+  private func place(in kept: (any KeptFiles)?, blocks: Int) -> Place {
+    guard let kept else { return Place() }
+    var top = blocks
+    while top > 0, kept.has(curvature(top - 1)) { top -= 1 }
+    let streams = (0..<blocks).prefix { kept.has(stream($0)) }.count
+    let isBackward = top == 0 || kept.has(gradient(top)) && streams >= top
+    return Place(streams: streams, top: isBackward ? top : nil)
+  }
+
+  /// - Parameters:
+  ///   - isWanted: the layers of interest.
+  ///   - kept: where the pass is kept, and taken up.
   /// - Returns: empty where the model has no head to predict with. Layers whose rows run in another order than they are
   ///   stored in are left out.
   package func run(
-    isWanted: (LinearDescription) -> Bool, onProgress: (Double) -> Bool
+    isWanted: (LinearDescription) -> Bool, kept: (any KeptFiles)? = nil, onProgress: (Double) -> Bool
   ) throws -> [LinearDescription: OutputCurvature] {
     let description = forward.model.description
     guard description.head.linear != nil else { return [:] }
@@ -64,52 +90,104 @@ package struct PredictionCurvature {
     let count = groups.last?.rows.upperBound ?? 0
     let tables = ModelRotaryTables(description, length: groups.map(\.batch.longest).max() ?? 1)
     let blocks = description.blocks
+    let place = place(in: kept, blocks: blocks.count)
     // A block forwards is one, the head and its gradients two, a block backwards with the sums six, about.
-    var done = 0
+    var done = place.top.map { blocks.count + 2 + 6 * (blocks.count - $0) } ?? max(0, place.streams - 1)
     func step(_ cost: Int) throws {
       done += cost
       guard onProgress(Double(done) / Double(7 * blocks.count + 2)) else { throw CancellationError() }
     }
-    // The streams before each block and after the last.
-    let streams = try (0...blocks.count).map { _ in
-      try HiddenStates(
-        tokens: count, width: description.hiddenSize, memoryLimit: memoryLimit / (blocks.count + 1),
+    func states(_ name: String) throws -> HiddenStates {
+      if let kept {
+        return try HiddenStates(
+          tokens: count, width: description.hiddenSize, at: kept.path(of: name), pool: forward.pool)
+      }
+      return try HiddenStates(
+        tokens: count, width: description.hiddenSize, memoryLimit: memoryLimit / (blocks.count + 2),
         folder: spillFolder, pool: forward.pool)
     }
-    for group in groups {
-      try streams[0].update(group.rows) { try forward.embed(group.tokens, group.batch, into: $0) }
-    }
-    for (index, block) in blocks.enumerated() {
-      let weights = try forward.weights(ofBlock: index)
-      for group in groups {
-        try streams[index + 1].update(group.rows) { hidden in
-          try streams[index].read(group.rows) {
-            copyColumns(MatrixColumns($0, from: 0), into: hidden, at: 0, count: hidden.rows)
-          }
-          forward.run(block: index, weights, hidden, group.batch, tables: tables[block])
-        }
-      }
-      forward.pool.give(weights.matrices)
-      try step(1)
-    }
-    try startGradients(streams[blocks.count], groups)
-    try step(2)
+    try step(0)
+    // The streams before each block.
+    var streams = try (0..<(place.top ?? place.streams)).map { try states(stream($0)) }
     var found: [LinearDescription: OutputCurvature] = [:]
-    for (index, block) in blocks.enumerated().reversed() {
+    for block in blocks {
+      for linear in Self.layers(of: block, isWanted) { found[linear] = OutputCurvature(outputs: linear.outputs) }
+    }
+    var top = blocks.count
+    var after: HiddenStates
+    if let known = place.top {
+      top = known
+      for index in top..<blocks.count {
+        guard let kept else { break }
+        try StateReader(kept.path(of: curvature(index))).read(
+          into: Self.layers(of: blocks[index], isWanted).flatMap { found[$0]?.sums ?? [] })
+      }
+      guard top > 0 else { return found }
+      after = try states(gradient(top))
+    } else {
+      if streams.isEmpty {
+        let first = try states(blocks.isEmpty ? gradient(0) : stream(0))
+        for group in groups {
+          try first.update(group.rows) { try forward.embed(group.tokens, group.batch, into: $0) }
+        }
+        streams.append(first)
+        if !blocks.isEmpty { try kept?.keep(stream(0)) }
+      }
+      for (index, block) in blocks.enumerated().dropFirst(streams.count - 1) {
+        let isLast = index + 1 == blocks.count
+        let next = try states(isLast ? gradient(index + 1) : stream(index + 1))
+        let weights = try forward.weights(ofBlock: index)
+        for group in groups {
+          try next.update(group.rows) { hidden in
+            try streams[index].read(group.rows) {
+              copyColumns(MatrixColumns($0, from: 0), into: hidden, at: 0, count: hidden.rows)
+            }
+            forward.run(block: index, weights, hidden, group.batch, tables: tables[block])
+          }
+        }
+        forward.pool.give(weights.matrices)
+        streams.append(next)
+        if !isLast { try kept?.keep(stream(index + 1)) }
+        try step(1)
+      }
+      after = streams.removeLast()
+      try startGradients(after, groups)
+      try kept?.keep(gradient(blocks.count))
+      try step(2)
+    }
+    for index in (0..<top).reversed() {
+      let block = blocks[index]
       let places = Self.places(of: block, isWanted)
-      for (linear, _) in places.values.joined() { found[linear] = OutputCurvature(outputs: linear.outputs) }
       let weights = try forward.weights(ofBlock: index)
+      let before = index > 0 ? try states(gradient(index)) : nil
       for group in groups {
-        try gather(streams, index, group, block, weights, tables[block]) { place, gradient in
+        try gather(streams[index], after, into: before, group, block, weights, tables[block]) { place, gradient in
           for (linear, first) in places[place] ?? [] {
             found[linear]?.add(gradient, from: first, workers: forward.workers)
           }
         }
       }
       forward.pool.give(weights.matrices)
+      streams.removeLast()
+      if let before { after = before }
+      if let kept {
+        if before != nil { try kept.keep(gradient(index)) }
+        try StateWriter(kept.path(of: curvature(index))).write(
+          Self.layers(of: block, isWanted).flatMap { found[$0]?.sums ?? [] })
+        try kept.keep(curvature(index))
+        kept.discard(stream(index))
+        kept.discard(gradient(index + 1))
+      }
       try step(6)
     }
     return found
+  }
+
+  /// The wanted layers, in the order of the data.
+  private static func layers(
+    of block: BlockDescription, _ isWanted: (LinearDescription) -> Bool
+  ) -> [LinearDescription] {
+    block.projections.filter { $0.projection.rowOrder == nil }.flatMap(\.projection.linears).filter(isWanted)
   }
 
   /// The wanted layers at each place, with the column of their first output.
@@ -142,20 +220,29 @@ package struct PredictionCurvature {
     }
   }
 
-  /// Takes the gradient after a block to before it, where the last stream keeps it.
+  /// Takes the gradient after a block to before it.
+  /// - Parameters:
+  ///   - stream: before the block.
+  ///   - before: nil where that gradient is not wanted.
   private func gather(
-    _ streams: [HiddenStates], _ index: Int, _ group: Group, _ block: BlockDescription, _ weights: BlockWeights,
-    _ tables: RotaryTables?, _ observer: @escaping BlockBackward.Observer
+    _ stream: HiddenStates, _ after: HiddenStates, into before: HiddenStates?, _ group: Group,
+    _ block: BlockDescription, _ weights: BlockWeights, _ tables: RotaryTables?,
+    _ observer: @escaping BlockBackward.Observer
   ) throws {
-    guard let last = streams.last else { return }
-    try streams[index].read(group.rows) { hidden in
+    let gradient = forward.pool.take(rows: group.rows.count, columns: stream.width)
+    defer { forward.pool.give(gradient) }
+    try after.read(group.rows) {
+      copyColumns(MatrixColumns($0, from: 0), into: gradient, at: 0, count: gradient.rows)
+    }
+    try stream.read(group.rows) { hidden in
       let tape = BlockForward(block, weights, pool: forward.pool, workers: forward.workers)
         .record(hidden, group.batch, tables: tables)
-      try last.update(group.rows) { gradient in
-        BlockBackward(block, weights, pool: forward.pool, workers: forward.workers)
-          .run(tape, gradient, into: BlockGradients(), wantsInput: index > 0, observer: observer)
-      }
+      BlockBackward(block, weights, pool: forward.pool, workers: forward.workers)
+        .run(tape, gradient, into: BlockGradients(), wantsInput: before != nil, observer: observer)
       tape.release()
+    }
+    try before?.update(group.rows) {
+      copyColumns(MatrixColumns(gradient, from: 0), into: $0, at: 0, count: gradient.rows)
     }
   }
 }

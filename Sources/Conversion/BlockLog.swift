@@ -6,7 +6,7 @@ import OrderedCollections
 final class BlockLog {
   private let output: OutputFolder
   private let journal: Journal
-  private let finished: FinishedWork.Blocks
+  private var finished: FinishedWork.Blocks
   /// Tensors written to since the last block.
   private var tensors: [String] = []
 
@@ -19,8 +19,13 @@ final class BlockLog {
     if tensors.last != tensor, !tensors.contains(tensor) { tensors.append(tensor) }
   }
 
-  /// - Parameter record: what is known of the layers and blocks so far, those of earlier runs among them.
-  func milestones(_ record: CalibrationRecord) -> BlockCalibration.Milestones {
+  /// - Parameters:
+  ///   - record: what is known of the layers and blocks so far, those of earlier runs among them.
+  ///   - isUsable: whether what else is needed of so many finished blocks is there; if not, all are done again.
+  func milestones(
+    _ record: CalibrationRecord, isUsable: (_ blocks: Int) -> Bool = { _ in true }
+  ) -> BlockCalibration.Milestones {
+    if !isUsable(finished.next) { finished = FinishedWork.Blocks() }
     record.layers = finished.layers
     record.learning = finished.learning
     var (layers, learning) = (record.layers.count, record.learning.count)

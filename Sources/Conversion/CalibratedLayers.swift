@@ -48,6 +48,9 @@ struct CalibratedLayers {
   typealias TileWriter =
     (_ tensor: Plan.Tensor, _ scheme: WeightScheme, _ tile: QuantizedTile, _ first: Int) throws -> Void
 
+  /// Receives the values of a tensor that is kept, but changed, with their first element.
+  typealias TensorRewriter = (_ tensor: Plan.Tensor, _ first: Int, _ values: [Float]) throws -> Void
+
   /// Hands out the tiles of a weight whose first element stands at `first` of its tensor.
   static func write(
     _ weight: AffineWeight, of tensor: Plan.Tensor, _ scheme: WeightScheme, first: Int, _ write: TileWriter
@@ -62,13 +65,14 @@ struct CalibratedLayers {
 
   /// - Parameters:
   ///   - record: receives what came of the layers.
-  ///   - milestones: where a run is taken up; nil: it begins, and cannot be.
+  ///   - log: where a run is taken up; nil: it begins, and cannot be.
+  ///   - kept: what it has come to within blocks, and before and after them; nil as well.
   ///   - onProgress: how far it is; false stops the work.
   ///   - rewrite: receives the values of tensors that are kept, but changed, with their first element.
   func run(
-    into record: CalibrationRecord, milestones: BlockCalibration.Milestones?,
+    into record: CalibrationRecord, log: BlockLog?, kept: KeptWork?,
     onProgress: @escaping (WorkProgress) -> Bool,
-    rewrite: @escaping (_ tensor: Plan.Tensor, _ first: Int, _ values: [Float]) throws -> Void,
+    rewrite: @escaping TensorRewriter,
     write: @escaping TileWriter
   ) throws {
     let options = plan.recipe.calibration
@@ -86,14 +90,15 @@ struct CalibratedLayers {
         runsOriginal: correction != OutputCorrection.none || plan.recipe.needsLearning,
         correctsStream: correction == .layer))
     if plan.recipe.needsLearning {
-      return try learn(calibration, wanted, into: record, milestones: milestones, onProgress: onProgress, write: write)
+      return try learn(
+        calibration, wanted, into: record, log: log, kept: kept, onProgress: onProgress, rewrite: rewrite, write: write)
     }
     try calibration.run(
       isWanted: { wanted[$0.weight] != nil },
       scaling: scalingRequest(
         { wanted[$0.weight]?.scheme }, handsOut: !plan.recipe.needsLayerEvidence && correction == OutputCorrection.none,
         rewrite),
-      onProgress: onProgress, milestones: milestones
+      onProgress: onProgress, milestones: log?.milestones(record)
     ) { problem in
       guard let (tensor, scheme) = wanted[problem.linear.weight] else { return }
       var (weight, outcome): (AffineWeight, LayerOutcome)

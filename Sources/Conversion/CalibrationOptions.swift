@@ -85,17 +85,23 @@ package struct LearningOptions: Hashable, Sendable {
   package var batchSize = 8
   /// The first step of a rounding offset, in codes.
   package var rate: Float = 0.005
+  /// Whether steps change norms and biases, too.
+  package var tunesNorms = false
+  /// Their first step, as a share of their root mean square.
+  package var normRate: Float = 0.005
 
   package init() {}
 
   func method(iterations: Int) -> LearnedRounding {
-    LearnedRounding(iterations: iterations, batchSize: batchSize, rate: rate)
+    LearnedRounding(
+      iterations: iterations, batchSize: batchSize, rate: rate, normRate: tunesNorms ? normRate : 0)
   }
 
   var json: JSONValue {
     [
       "coupled_sweeps": .integer(coupledSweeps), "iterations": .integer(iterations),
       "distillation": .integer(distillation), "batch_size": .integer(batchSize), "learning_rate": .real(Double(rate)),
+      "tune_norms": .bool(tunesNorms), "norm_rate": .real(Double(normRate)),
     ]
   }
 }

@@ -103,13 +103,18 @@ package struct CalibrationSummary: Sendable {
     return sums.mapValues { TensorReport.OutputError(own: $0.own / $0.count, plain: $0.plain / $0.count) }
   }
 
-  /// The names of tensors with scales folded in, where no manifest tells them.
+  /// The names of tensors with scales folded in, and of those that were tuned, where no manifest tells them.
   static let foldedKey = "folded_tensors"
+  static let tunedKey = "tuned_tensors"
 
-  /// The tensors of a folder in a runtime's layout whose values are not those of the source, for scales are folded in.
-  static func foldedTensors(in folder: FilePath) -> Set<String> {
-    guard let report = try? readJSONObject(folder.appending(fileName)) else { return [] }
-    return Set((report[foldedKey]?.array ?? []).compactMap(\.string))
+  /// The tensors of a folder in a runtime's layout whose values are not those of the source, with what was done to them.
+  static func changedTensors(in folder: FilePath) -> [String: String] {
+    guard let report = try? readJSONObject(folder.appending(fileName)) else { return [:] }
+    var changes: [String: String] = [:]
+    for (key, change) in [(foldedKey, Plan.foldedNote), (tunedKey, Plan.tunedNote)] {
+      for name in (report[key]?.array ?? []).compactMap(\.string) { changes[name] = change }
+    }
+    return changes
   }
 
   private func name(_ outcome: LayerOutcome) -> String {

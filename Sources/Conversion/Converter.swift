@@ -96,6 +96,8 @@ package struct Converter: Sendable {
       if plan.recipe.layout != nil {
         let folded = plan.tensors.filter(\.isFolded).map { JSONValue.string($0.source.name) }
         if !folded.isEmpty { fields[CalibrationSummary.foldedKey] = .array(folded) }
+        let tuned = plan.tensors.filter(\.isTuned).map { JSONValue.string($0.source.name) }
+        if !tuned.isEmpty { fields[CalibrationSummary.tunedKey] = .array(tuned) }
       }
       try output.write(fileBytes(.object(fields)), to: CalibrationSummary.fileName)
     }
@@ -176,7 +178,7 @@ package struct Converter: Sendable {
     var folded: [UInt8] = []
     try CalibratedLayers(plan: plan, model: model, windows: windows, resources: resources, workers: workers)
       .run(
-        into: record, milestones: log?.milestones(record), onProgress: onProgress,
+        into: record, log: log, kept: output.journal.map { KeptWork(output, $0) }, onProgress: onProgress,
         rewrite: { tensor, first, values in
           log?.note(tensor.source.name)
           if let index = firstNonFinite(values.span) {

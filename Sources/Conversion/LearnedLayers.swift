@@ -20,32 +20,37 @@ package struct LearningRecord: Hashable, Codable, Sendable {
 }
 
 extension CalibratedLayers {
-  /// A layer quantized by itself, before it is learned.
-  private struct Start {
-    let weight: AffineWeight
-    let goal: Matrix
-    let tensor: Plan.Tensor
-    let scheme: WeightScheme
-  }
+  /// Names of files that are kept.
+  private static func tuningName(_ block: Int) -> String { "tuning-\(block)" }
+  private static func partName(_ block: Int) -> String { "learned-\(block)" }
+  private static let distillationName = "distillation"
 
   /// Quantizes layer by layer, learns block by block or over the whole model, then writes.
   func learn(
     _ calibration: BlockCalibration, _ wanted: [String: (tensor: Plan.Tensor, scheme: WeightScheme)],
-    into record: CalibrationRecord, milestones: BlockCalibration.Milestones?,
+    into record: CalibrationRecord, log: BlockLog?, kept: KeptWork?,
     onProgress: @escaping (WorkProgress) -> Bool,
-    write: @escaping TileWriter
+    rewrite: @escaping TensorRewriter, write: @escaping TileWriter
   ) throws {
     let options = plan.recipe.calibration.learning
     try requireMemory(wanted)
+    // What is learned over the whole model is written after the last block: until then, blocks are kept in files.
+    let keepsParts = options.distillation > 0
+    let milestones = log?.milestones(record) { count in
+      !keepsParts || (0..<count).allSatisfy { kept?.has(Self.partName($0)) ?? false }
+    }
+    let firstBlock = milestones?.first ?? 0
     func isLearned(_ linear: LinearDescription) -> Bool { wanted[linear.weight]?.scheme.method == .learned }
     let length = Double(windows.windows.map(\.count).max() ?? 1)
     let step = Double(options.method(iterations: 1).batchSize) * length
     let learned = step * Double(options.iterations)
+    func planned(from first: Int) -> [WorkProgress.Kind: Double] {
+      calibration.plannedWork(from: first, isWanted: { wanted[$0.weight] != nil }, learned: learned)
+    }
     // Operations of the parts before and after the blocks, of which the forward pass is run for both models.
-    var work = calibration.plannedWork(
-      from: milestones?.first ?? 0, isWanted: { wanted[$0.weight] != nil }, learned: learned)
-    let forward = (work[.run] ?? 0) / 2
-    if options.coupledSweeps > 0 { work[.curvature] = 25 * forward }
+    var work = planned(from: firstBlock)
+    let forward = (planned(from: 0)[.run] ?? 0) / 2
+    if options.coupledSweeps > 0, firstBlock < model.description.blocks.count { work[.curvature] = 25 * forward }
     if options.distillation > 0 {
       work[.distill] = 3 * forward / Double(max(1, windows.tokenCount)) * step * Double(options.distillation)
     }
@@ -56,68 +61,90 @@ extension CalibratedLayers {
       progress.done.merge(done) { first, _ in first }
       return onProgress(progress)
     }
-    func tell(_ kind: WorkProgress.Kind, share: Double) -> Bool {
+    func tell(_ kind: WorkProgress.Kind, share: Double, loss: WorkProgress.Loss? = nil) -> Bool {
       done[kind] = share * (work[kind] ?? 0)
-      return tell(WorkProgress())
+      var progress = WorkProgress()
+      progress.loss = loss
+      return tell(progress)
     }
     var curvatures: [LinearDescription: OutputCurvature] = [:]
-    if options.coupledSweeps > 0, milestones.map({ $0.first < model.description.blocks.count }) ?? true {
+    if options.coupledSweeps > 0, firstBlock < model.description.blocks.count {
       curvatures = try PredictionCurvature(
         model, windows: tokens(windows.windows), memoryLimit: resources.activationMemory,
         spillFolder: resources.spillFolder, workers: workers
-      ).run(isWanted: isLearned) { tell(.curvature, share: $0) }
+      ).run(isWanted: isLearned, kept: kept) { tell(.curvature, share: $0) }
     }
-    var starts: [LinearDescription: Start] = [:]
-    var blocks: [[LearnedLayer]] = []
+    let tuned = Dictionary(uniqueKeysWithValues: plan.tensors.filter(\.isTuned).map { ($0.source.name, $0) })
+    func vectors(of block: BlockDescription) -> [(tensor: Plan.Tensor, vector: BlockVector)] {
+      block.vectors.compactMap { vector in tuned[vector.tensor].map { ($0, vector) } }
+    }
+    var starts: [LinearDescription: LearningStart] = [:]
+    var parts: [Int: Distillation.Part] = [:]
     try calibration.run(
-      isWanted: { wanted[$0.weight] != nil }, onProgress: tell,
-      // What is learned over the whole model is written only after the last block: such a run has no milestones.
-      milestones: options.distillation > 0 ? nil : milestones, learned: learned,
+      isWanted: { wanted[$0.weight] != nil }, onProgress: tell, milestones: milestones, learned: learned,
       finish: { problem, index, onStep in
-        let layers = LearnedLayer.layers(of: problem.block) { linear in starts[linear].map(learnable) }
-        var norms: [NormPlace: LoadedNorm] = [:]
+        defer { starts = [:] }
+        let layers = LearnedLayer.layers(of: problem.block) { starts[$0].map(learnable) }
+        let tuned = vectors(of: problem.block)
+        var weights = problem.weights
+        if index > 0 { kept.map { LearningState($0, Self.tuningName(index - 1)).discard() } }
         if options.iterations > 0, layers.contains(where: { isLearned($0.linear) }) {
           let found = try BlockTuning(options.method(iterations: options.iterations), seed: UInt64(index))
-            .run(problem, layers, workers: workers, onStep: onStep)
+            .run(
+              problem, layers, tuned.map { TunedVector($0.vector, storedAs: $0.tensor.source.entry.type) },
+              kept: kept.map { LearningState($0, Self.tuningName(index)) }, workers: workers, onStep: onStep)
           record.learning.append(LearningRecord(block: index, outcome: found.outcome))
-          norms = found.norms
+          weights = found.weights
         }
-        if options.distillation > 0 {
-          blocks.append(layers)
-        } else {
+        guard keepsParts else {
           try self.write(layers, wanted, write)
+          for (tensor, vector) in tuned { try rewrite(tensor, 0, weights[vector]) }
+          return weights
         }
-        starts = [:]
-        return norms
+        // Over the whole model it is learned anew, from what was found.
+        for layer in layers { starts[layer.linear]?.weight = layer.quantized(workers: workers) }
+        let part = part(
+          of: problem.block, starts,
+          tuned.map { TunedVector($0.vector, storedAs: $0.tensor.source.entry.type, from: weights[$0.vector]) })
+        parts[index] = part
+        if let kept { try save(part, starts, to: kept, Self.partName(index)) }
+        return weights
       }
     ) { problem in
       guard let (tensor, scheme) = wanted[problem.linear.weight] else { return }
       let found = try quantize(problem, scheme, tensor.source, curvature: curvatures[problem.linear])
       record.layers.append(found.outcome)
-      starts[problem.linear] = Start(weight: found.weight, goal: found.goal, tensor: tensor, scheme: scheme)
+      starts[problem.linear] = LearningStart(weight: found.weight, goal: found.goal, scheme: scheme)
       found.weight.decode(into: problem.weight, workers: workers)
     }
-    if options.distillation > 0 {
-      let distillation = Distillation(
-        options.method(iterations: options.distillation), model, windows: tokens(windows.windows),
-        heldOut: tokens(windows.heldOut), memoryLimit: resources.activationMemory, spillFolder: resources.spillFolder,
-        workers: workers)
-      let outcome = try distillation.run(blocks) { share in
-        guard tell(.distill, share: share) else { throw CancellationError() }
+    guard keepsParts else { return }
+    let all = try model.description.blocks.enumerated().map { index, block in
+      if let part = parts[index] { return part }
+      // Of an earlier run.
+      guard let kept else { return Distillation.Part(layers: [], vectors: []) }
+      return try load(
+        block, wanted.mapValues(\.scheme), vectors(of: block).map { ($0.vector, $0.tensor.source.entry.type) },
+        from: kept.path(of: Self.partName(index)))
+    }
+    parts = [:]
+    let distillation = Distillation(
+      options.method(iterations: options.distillation), model, windows: tokens(windows.windows),
+      heldOut: tokens(windows.heldOut), memoryLimit: resources.activationMemory, spillFolder: resources.spillFolder,
+      workers: workers)
+    let found = try distillation.run(all, kept: kept.map { LearningState($0, Self.distillationName) }) { share, loss in
+      guard tell(.distill, share: share, loss: loss) else { throw CancellationError() }
+    }
+    if let found { record.learning.append(LearningRecord(block: nil, outcome: found.outcome)) }
+    for (index, part) in all.enumerated() {
+      try self.write(part.layers, wanted, write)
+      for vector in part.vectors {
+        guard let tensor = tuned[vector.vector.tensor] else { continue }
+        try rewrite(tensor, 0, found?.weights[index][vector.vector] ?? vector.values ?? [])
       }
-      if let outcome { record.learning.append(LearningRecord(block: nil, outcome: outcome)) }
-      for layers in blocks { try self.write(layers, wanted, write) }
     }
   }
 
   private func tokens(_ ranges: [Range<Int>]) -> [[Int32]] { ranges.map { Array(windows.tokens[$0]) } }
-
-  private func learnable(_ start: Start) -> LearnedWeight {
-    LearnedWeight(
-      from: start.weight, goal: start.goal, scaleType: start.scheme.scaleType, isSymmetric: start.scheme.isSymmetric,
-      hasMomentum: true, isFixed: start.scheme.method != .learned,
-      keepsCodes: plan.recipe.calibration.learning.rate == 0)
-  }
 
   private func write(
     _ layers: [LearnedLayer], _ wanted: [String: (tensor: Plan.Tensor, scheme: WeightScheme)],
@@ -126,7 +153,7 @@ extension CalibratedLayers {
     for layer in layers {
       guard let (tensor, scheme) = wanted[layer.linear.weight] else { continue }
       try Self.write(
-        layer.weight.quantized(workers: workers), of: tensor, scheme, first: Self.firstElement(of: layer.linear), write)
+        layer.quantized(workers: workers), of: tensor, scheme, first: Self.firstElement(of: layer.linear), write)
     }
   }
 

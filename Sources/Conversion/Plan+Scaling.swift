@@ -31,6 +31,8 @@ extension Plan {
     } catch {}
   }
 
+  static let foldedNote = "with scales folded in"
+
   /// The tensors, those marked into which scales will be folded.
   static func folding(_ tensors: [Tensor], _ recipe: Recipe, _ model: Model?, _ nonFinite: Set<String>) -> [Tensor] {
     guard recipe.inputScaling != nil, let model else { return tensors }
@@ -40,7 +42,7 @@ extension Plan {
     return tensors.map { tensor in
       guard folded.contains(tensor.source.name) else { return tensor }
       var work = tensor.work
-      if case .keep(let reason) = work { work = .rewrite(reason: "\(reason), with scales folded in") }
+      if case .keep(let reason) = work { work = .rewrite(reason: "\(reason), \(foldedNote)") }
       return Tensor(
         source: tensor.source, work: work, members: tensor.members, layout: tensor.layout, isFolded: true)
     }

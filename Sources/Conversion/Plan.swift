@@ -15,7 +15,7 @@ package struct Plan: Sendable {
     /// To floats of a runtime's own kind.
     case round(FloatRounding)
     case keep(reason: String)
-    /// Stored as it was, with other values: a scale is folded into it.
+    /// Stored as it was, with other values: a scale is folded into it, or it is tuned.
     case rewrite(reason: String)
   }
 
@@ -28,6 +28,8 @@ package struct Plan: Sendable {
     package var layout: (any WeightLayout)?
     /// Whether scales are folded into it, so that its values are not those of the source.
     package var isFolded = false
+    /// Whether it is a norm or bias that gradient steps change.
+    package var isTuned = false
 
     package var sourceByteCount: Int { source.entry.bytes.count }
     package var storedByteCount: Int { members.reduce(0) { $0 + $1.specification.byteCount } }
@@ -74,6 +76,7 @@ package struct Plan: Sendable {
         method: Method.learned.rawValue, reason: "--evidence holds no activations to learn from; give --calibration")
     }
     try Self.requireScalable(recipe)
+    try Self.requireTunable(recipe)
     if recipe.needsLearning, recipe.inputScaling != nil { throw RecipeError.scalingBeforeLearning }
     if evidence != nil, recipe.inputScaling != nil { throw RecipeError.scalingNeedsModel }
     model = recipe.needsCalibration && evidence == nil ? try Self.model(of: source, recipe) : nil
@@ -133,7 +136,8 @@ package struct Plan: Sendable {
     if let layout = recipe.layout { try Self.checkLayout(layout, tensors) }
     self.source = source
     self.recipe = recipe
-    self.tensors = Self.folding(tensors, recipe, model, nonFinite)
+    self.tensors = Self.tuning(
+      Self.folding(tensors, recipe, model, nonFinite), recipe, model, nonFinite)
     self.withoutEvidence = withoutEvidence
     featureStrengths = statistics.compactMapValues { FeatureStrengths(meanSquares: $0.meanSquares) }
     codebooks = Array(books)

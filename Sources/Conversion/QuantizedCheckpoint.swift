@@ -38,7 +38,7 @@ enum QuantizedCheckpoint: Sendable {
     /// How it is quantized, in words; nil if it is kept.
     let label: String?
     let reasonToKeep: String
-    /// Whether scales are folded into it, so that its values are not those of the source.
+    /// Whether scales are folded into it, or it was tuned, so that its values are not those of the source.
     let isFolded: Bool
     let storedByteCount: Int
     fileprivate let content: Content
@@ -86,13 +86,13 @@ enum QuantizedCheckpoint: Sendable {
           content: .packed(record))
       }
     case .layout(let layout):
-      let folded = CalibrationSummary.foldedTensors(in: layout.checkpoint.folder)
+      let changed = CalibrationSummary.changedTensors(in: layout.checkpoint.folder)
       return layout.records.map { record in
-        let isFolded = folded.contains(record.name)
+        let change = changed[record.name]
         return Tensor(
           name: record.name, shape: record.shape, type: record.type,
           file: layout.checkpoint.files[record.fileIndex].path.lastComponent?.string ?? "", label: record.label,
-          reasonToKeep: isFolded ? "not quantized, with scales folded in" : "not quantized", isFolded: isFolded,
+          reasonToKeep: change.map { "not quantized, \($0)" } ?? "not quantized", isFolded: change != nil,
           storedByteCount: record.storedByteCount, content: .layout(record))
       }
     }

@@ -250,6 +250,7 @@ package enum RecipeError: Error, Hashable, CustomStringConvertible {
   case evidenceUnused
   case scalingNeedsModel
   case scalingBeforeLearning
+  case tuningNeedsSteps
   case scaling(String, method: Quantization.Method)
   case scalesAlready(method: Quantization.Method)
 
@@ -258,6 +259,9 @@ package enum RecipeError: Error, Hashable, CustomStringConvertible {
     case .scheme(let pattern, let error): (pattern.map { "override '\($0)': " } ?? "") + error.description
     case .scalingBeforeLearning:
       "scaling of inputs (--scaling, awq) does not go with learned, which compares with the model as it is: leave one out"
+    case .tuningNeedsSteps:
+      "--tune-norms changes norms and biases by gradient steps of learned rounding: give -m learned, and --iterations or"
+        + " --distill"
     case .scalingNeedsModel:
       "awq and --scaling fold scales into the model while it runs, which evidence from a file cannot stand in for: give"
         + " --calibration, or take gptq, absmax or zero-point"

@@ -66,7 +66,7 @@ extension CalibratedLayers {
   /// What the walk through the model is to scale; nil where nothing was asked for and layers are handed out one by one.
   func scalingRequest(
     _ scheme: @escaping (LinearDescription) -> WeightScheme?, handsOut: Bool,
-    _ rewrite: @escaping (_ tensor: Plan.Tensor, _ first: Int, _ values: [Float]) throws -> Void
+    _ rewrite: @escaping TensorRewriter
   ) -> ScalingRequest? {
     guard let method = plan.recipe.inputScaling else { return nil }
     let rules = ScalingRules(plan.tensors)

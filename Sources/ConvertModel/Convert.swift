@@ -119,6 +119,11 @@ struct Convert: ParsableCommand {
       throw ValidationError(
         "--layout \(layout.rawValue) writes a folder, but \(output) or --type asks for a GGUF file: leave out one")
     }
+    if let flag = calibration.learningFlags.first {
+      throw ValidationError(
+        "\(flag): rounding is learned for folders, not for the block types of GGUF files: give --calibration or --imatrix"
+          + " instead, which weigh their errors, or write a folder")
+    }
     if scheme.options != SchemeOptions() || !choice.include.isEmpty || !choice.exclude.isEmpty
       || !choice.override.isEmpty || calibration.scaling != nil
     {
@@ -359,6 +364,9 @@ struct Convert: ParsableCommand {
     if recipe.needsLearning, recipe.calibration.usesOriginalInputs {
       throw ValidationError(
         "--parallel-evidence: learned goes on from the inputs that quantized layers give; leave it out")
+    }
+    if !recipe.needsLearning, let flag = calibration.learningFlags.first {
+      throw ValidationError("\(flag) takes gradient steps of learned rounding: give -m learned, or leave it out")
     }
     recipe.scaling = calibration.scalingRecipe
     if calibration.scaling == ScalingChoice.none, recipe.inputScaling != nil {

@@ -230,6 +230,9 @@ final class ProgressDisplay: Sendable {
       if let block = place.block, place.blockCount > 0 {
         lines.append("block \(block + 1) of \(place.blockCount), \(Int(100 * place.blockShare)) %")
       }
+      if let loss = place.loss {
+        lines.append(String(format: "loss %.4g, from %.4g", loss.least, loss.before))
+      }
       if let layer = place.layer { lines.append(layer.printable) }
     }
     return lines
@@ -250,6 +253,10 @@ final class ProgressDisplay: Sendable {
         members["block"] = .integer(block)
         members["blocks"] = .integer(place.blockCount)
         members["block_share"] = .real(Self.rounded(place.blockShare))
+      }
+      if let loss = place.loss, loss.before.isFinite {
+        members["loss_before"] = .real(loss.before)
+        members["loss"] = .real(loss.least)
       }
       if let layer = place.layer { members["layer"] = .string(layer) }
     }

@@ -238,6 +238,18 @@ struct CalibrationArguments: ParsableArguments {
   @Option(help: ArgumentHelp("learned: the first step of a rounding offset, in codes.", valueName: "rate"))
   var learningRate = LearningOptions().rate
 
+  @Flag(
+    help: """
+      learned: let gradient steps change norms and biases, too, which takes no room. With --distill and \
+      --learning-rate 0, scales and norms alone are learned.
+      """)
+  var tuneNorms = false
+
+  @Option(
+    help: ArgumentHelp(
+      "learned: the first step of tuned norms and biases, as a share of their root mean square.", valueName: "rate"))
+  var normRate = LearningOptions().normRate
+
   @Flag(help: "Round a layer to nearest where its error on held-out windows is lower then.")
   var fallbackRtn = false
 
@@ -256,6 +268,8 @@ struct CalibrationArguments: ParsableArguments {
     options.learning.distillation = distill
     options.learning.batchSize = batchSize
     options.learning.rate = learningRate
+    options.learning.tunesNorms = tuneNorms
+    options.learning.normRate = normRate
     return options
   }
 
@@ -282,7 +296,15 @@ struct CalibrationArguments: ParsableArguments {
     guard learningRate >= 0, learningRate <= 0.5 else {
       throw ValidationError("--learning-rate \(learningRate): 0 to 0.5, half of the way between two codes")
     }
+    guard normRate > 0, normRate <= 0.5 else { throw ValidationError("--norm-rate \(normRate): above 0, at most 0.5") }
     guard (0...1000).contains(sweeps) else { throw ValidationError("--sweeps \(sweeps): 0 to 1000") }
+  }
+}
+
+extension CalibrationArguments {
+  /// Options that change nothing unless rounding is learned.
+  var learningFlags: [String] {
+    [("--iterations", iterations > 0), ("--distill", distill > 0), ("--tune-norms", tuneNorms)].filter(\.1).map(\.0)
   }
 }
 

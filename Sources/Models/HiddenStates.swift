@@ -3,7 +3,8 @@ import Foundation
 import Kernels
 import SystemPackage
 
-/// The residual stream of all tokens between two blocks, `[tokens, hidden]`: in memory or, beyond a limit, in a file.
+/// The residual stream of all tokens between two blocks, `[tokens, hidden]`: in memory or, beyond a limit or where they
+/// are to be kept, in a file.
 package final class HiddenStates {
   package let tokens: Int
   package let width: Int
@@ -36,6 +37,21 @@ package final class HiddenStates {
       try FileManager.default.removeItem(atPath: path.string)
     } catch let error {
       throw CheckpointError(file: path.string, .notReadable("hidden states do not fit into memory, and \(error)"))
+    }
+  }
+
+  /// States in a file that stays, of which it may hold some already.
+  package init(tokens: Int, width: Int, at path: FilePath, pool: MatrixPool) throws(CheckpointError) {
+    self.tokens = tokens
+    self.width = width
+    self.pool = pool
+    self.path = path
+    memory = nil
+    do {
+      file = try FileDescriptor.open(
+        path, .readWrite, options: [.create, .closeOnExec], permissions: [.ownerReadWrite])
+    } catch {
+      throw CheckpointError(file: path.string, .notReadable("hidden states are kept there, and \(error)"))
     }
   }
 

@@ -38,6 +38,16 @@ package struct WorkProgress: Hashable, Sendable {
   package var blockShare: Double
   /// The layer that is worked on.
   package var layer: String?
+  /// What gradient steps lower, on windows that none is taken on.
+  package var loss: Loss?
+
+  package struct Loss: Hashable, Sendable {
+    package let before: Double
+    /// The least so far.
+    package let least: Double
+
+    package init(before: Double, least: Double) { (self.before, self.least) = (before, least) }
+  }
 
   package init(
     done: [Kind: Double] = [:], total: [Kind: Double] = [:], block: Int? = nil, blockCount: Int = 0,

@@ -56,7 +56,7 @@ package struct PackedManifest: Sendable {
     package var bitsPerWeight: Double {
       elementCount > 0 ? Double(storedByteCount) * 8 / Double(elementCount) : 0
     }
-    /// Whether scales are folded into it, so that its values are not those of the source.
+    /// Whether scales are folded into it, or it was tuned, so that its values are not those of the source.
     package var isFolded: Bool {
       switch fate {
       case .kept: false
@@ -74,7 +74,7 @@ package struct PackedManifest: Sendable {
     /// `scheme`: how it was made, for people and reports; decoding needs the encoding alone.
     case quantized(WeightEncoding, scheme: OrderedDictionary<String, JSONValue>)
     case kept(reason: String)
-    /// Stored under its own name and in its type, with scales folded into its values.
+    /// Stored under its own name and in its type, with other values: scales are folded in, or it was tuned.
     case folded(reason: String)
 
     package var isQuantized: Bool { if case .quantized = self { true } else { false } }

@@ -13,6 +13,13 @@ package struct AffineWeight: Hashable, Sendable {
   /// The group of each column, where groups are not runs of columns (`g_idx` of GPTQ files); else nil.
   package let groupIndex: [Int32]?
 
+  package init(
+    rows: Int, columns: Int, groupLength: Int, codes: [UInt8], ranges: [AffineRange], groupIndex: [Int32]?
+  ) {
+    (self.rows, self.columns, self.groupLength) = (rows, columns, groupLength)
+    (self.codes, self.ranges, self.groupIndex) = (codes, ranges, groupIndex)
+  }
+
   package var groupsPerRow: Int { (columns + groupLength - 1) / groupLength }
 
   package func group(ofColumn column: Int) -> Int { groupIndex.map { Int($0[column]) } ?? column / groupLength }

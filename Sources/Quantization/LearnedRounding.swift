@@ -21,7 +21,7 @@ package struct LearnedRounding: Hashable, Sendable {
   package var scaleRate: Float
   /// The first step of a zero point, in codes.
   package var zeroPointRate: Float
-  /// The first step of a norm's weight or bias; zero: they stay.
+  /// The first step of norms' weights and of biases, as a share of their root mean square; zero: they stay.
   package var normRate: Float
   /// Of the running mean of an offset's gradient; zero: each gradient by itself.
   package var momentum: Float
@@ -58,6 +58,9 @@ package struct AdamParameters: Sendable {
     squares = Matrix(rows: values.rows, columns: values.columns)
   }
 
+  /// Of the gradient, running: what the next steps depend on, beside the values.
+  package var moments: [Matrix] { [means, squares] }
+
   /// - Parameter step: 1 for the first.
   package func step(_ gradient: Matrix, rate: Float, step: Int) {
     stepAdam(values, gradient: gradient, means: means, squares: squares, rate: rate, step: step)
@@ -71,7 +74,6 @@ package final class LearnedWeight {
   private let start: AffineWeight
   private let scaleType: ElementType
   private let isSymmetric: Bool
-  private let isFixed: Bool
   private let state: RoundingState
   /// Scales over those of the start.
   private let factors: AdamParameters
@@ -88,16 +90,14 @@ package final class LearnedWeight {
   ///   - goal: what the start was rounded from, `[rows, columns]`. Where it is nearest to another code than the start's,
   ///     the anchor is a quarter of a code from the border to it.
   ///   - isSymmetric: whether zero points stay.
-  ///   - isFixed: whether no step changes anything.
   ///   - keepsCodes: whether anchors are at the codes themselves, for steps that change ranges only.
   package init(
     from start: AffineWeight, goal: Matrix, scaleType: ElementType, isSymmetric: Bool, hasMomentum: Bool,
-    isFixed: Bool = false, keepsCodes: Bool = false
+    keepsCodes: Bool = false
   ) {
     precondition(start.groupIndex == nil && goal.rows == start.rows && goal.columns == start.columns)
     (rows, columns) = (start.rows, start.columns)
     (self.start, self.scaleType, self.isSymmetric) = (start, scaleType, isSymmetric)
-    self.isFixed = isFixed
     let groups = start.groupsPerRow
     state = RoundingState(
       rows: rows, columns: columns, groupLength: start.groupLength, highestCode: start.ranges.first?.highestCode ?? 1,
@@ -106,7 +106,12 @@ package final class LearnedWeight {
     zeroPoints = AdamParameters(Matrix(rows: rows, columns: groups, start.ranges.map(\.zeroPoint)))
     scaleGradients = Matrix(rows: rows, columns: groups)
     zeroGradients = Matrix(rows: rows, columns: groups)
-    reset()
+    state.scales.withRows(0..<rows) { scales in
+      for group in start.ranges.indices { scales[group] = start.ranges[group].scale }
+    }
+    state.zeroPoints.withRows(0..<rows) { zeroPoints in
+      for group in start.ranges.indices { zeroPoints[group] = start.ranges[group].zeroPoint }
+    }
     for row in 0..<rows {
       goal.readRows(row..<(row + 1)) { goal in
         state.anchors.withRows(row..<(row + 1)) { anchors in
@@ -131,34 +136,12 @@ package final class LearnedWeight {
     return (min(max(position, low), high) - range.zeroPoint) * range.scale
   }
 
-  /// Takes back all that was learned.
-  package func reset() {
-    restore(
-      LearnedSnapshot(
-        offsets: Matrix(rows: rows, columns: columns),
-        scales: Matrix(rows: rows, columns: start.groupsPerRow, start.ranges.map(\.scale)),
-        zeroPoints: Matrix(rows: rows, columns: start.groupsPerRow, start.ranges.map(\.zeroPoint))))
-  }
+  /// What is learned: the weight is made of these and of what does not change.
+  package var parameters: [Matrix] { [state.offsets, state.scales, state.zeroPoints] }
 
-  /// What was learned so far.
-  package var snapshot: LearnedSnapshot {
-    func copy(_ matrix: Matrix) -> Matrix {
-      let copy = Matrix(rows: matrix.rows, columns: matrix.columns)
-      add(matrix, to: copy, workers: 1)
-      return copy
-    }
-    return LearnedSnapshot(
-      offsets: copy(state.offsets), scales: copy(state.scales), zeroPoints: copy(state.zeroPoints))
-  }
-
-  /// Puts back what was learned at some time. No steps may follow, for the optimizer's means are not put back.
-  package func restore(_ snapshot: LearnedSnapshot) {
-    func put(_ source: Matrix, _ target: Matrix) {
-      copyColumns(MatrixColumns(source, from: 0), into: target, at: 0, count: source.rows)
-    }
-    put(snapshot.offsets, state.offsets)
-    put(snapshot.scales, state.scales)
-    put(snapshot.zeroPoints, state.zeroPoints)
+  /// What the next steps depend on besides.
+  package var optimizer: [Matrix] {
+    (state.momenta.map { [$0] } ?? []) + [factors.values] + factors.moments + [zeroPoints.values] + zeroPoints.moments
   }
 
   /// The weights that a reader would get, `[rows, columns]`.
@@ -169,7 +152,6 @@ package final class LearnedWeight {
   ///   - gradient: of the loss by the decoded weights, `[rows, columns]`.
   ///   - index: 0 for the first.
   package func step(_ gradient: Matrix, _ method: LearnedRounding, index: Int, workers: Int) {
-    guard !isFixed else { return }
     let share = method.share(ofStep: index)
     state.rangeGradients(
       of: gradient, scaleGradients: scaleGradients, zeroGradients: zeroGradients, workers: workers)
@@ -220,11 +202,4 @@ package final class LearnedWeight {
       rows: rows, columns: columns, groupLength: start.groupLength, codes: state.codes(workers: workers),
       ranges: ranges, groupIndex: nil)
   }
-}
-
-/// What was learned of a weight at some time.
-package struct LearnedSnapshot: Sendable {
-  fileprivate let offsets: Matrix
-  fileprivate let scales: Matrix
-  fileprivate let zeroPoints: Matrix
 }

@@ -228,8 +228,8 @@ extension DifferenceReport {
     }
     if withoutSource > 0 {
       lines.append(
-        "\(Figures.count(withoutSource, "tensor")) cannot be compared with the source: it lacks them, or scales are"
-          + " folded in")
+        "\(Figures.count(withoutSource, "tensor")) cannot be compared with the source: it lacks them, scales are"
+          + " folded in, or they were tuned")
     }
     return lines.joined(separator: "\n")
   }

@@ -65,8 +65,8 @@ extension ModelReport {
       }
     }
     if !folded.isEmpty {
-      line += "\nScales are folded into \(Figures.count(folded.count, "tensor")), whose values are not compared with"
-      line += " the source's"
+      line += "\nScales are folded into, or tuning changed, \(Figures.count(folded.count, "tensor")), whose values are"
+      line += " not compared with the source's"
     }
     return line
   }

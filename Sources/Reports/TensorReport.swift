@@ -8,7 +8,7 @@ package struct TensorReport: Hashable, Sendable {
     case quantized(scheme: String, Distortion)
     /// Kept, and whether its bytes are those of the source.
     case kept(reason: String, isIdentical: Bool)
-    /// Scales are folded in, so that its values say nothing beside the source's; quantized by a scheme, or kept in its
+    /// Scales are folded in, or it was tuned, so that its values say nothing beside the source's; quantized by a scheme, or kept in its
     /// type.
     case folded(scheme: String?, reason: String, OutputError?)
   }
@@ -104,7 +104,7 @@ package struct ModelReport: Sendable {
 
   package var quantized: [TensorReport] { tensors.filter(\.isQuantized) }
   package var kept: [TensorReport] { tensors.filter { !$0.isQuantized } }
-  /// Tensors whose values differ from the source's because scales are folded in.
+  /// Tensors whose values differ from the source's because scales are folded in, or because they were tuned.
   package var folded: [TensorReport] { tensors.filter(\.isFolded) }
 
   /// Kept tensors whose bytes differ from the source's: always a defect.

@@ -7,6 +7,7 @@ import Kernels
 import Models
 import Packing
 import Quantization
+import Reports
 import SystemPackage
 import TestSupport
 import Testing
@@ -111,6 +112,18 @@ import Tokenizers
       return try #require(found.comparison).divergence
     }
     let start = try divergence("start") { _ in }
+    let tuned = try divergence("tuned") {
+      $0.calibration.learning.distillation = 24
+      $0.calibration.learning.rate = 0
+      $0.calibration.learning.tunesNorms = true
+      $0.calibration.learning.normRate = 0.005
+    }
+    #expect(tuned < start, "\(start) \(tuned)")
+    let (before, after) = (try Checkpoint(tiny), try Checkpoint(folder.appending("tuned")))
+    for name in before.tensors.map(\.name) where name.contains("norm") {
+      let isSame = try values(#require(before[name])) == values(#require(after[name]))
+      #expect(isSame == (name == "model.norm.weight"), "\(name)")
+    }
     let coupled = try divergence("coupled") { $0.calibration.learning.coupledSweeps = 4 }
     let distilled = try divergence("distilled") { $0.calibration.learning.distillation = 40 }
     #expect(coupled < 0.97 * start, "\(start) \(coupled)")
@@ -137,6 +150,115 @@ import Tokenizers
     }
     let plain = try codes("plain") { $0.options.method = .gptq }
     #expect(mixed == plain)
+  }
+
+  /// A trap once: their groups are no runs of columns.
+  @Test func otherMethodsMayOrderTheirGroups() throws {
+    let source = Fixtures.path("architectures/llama/model.safetensors")
+    var override = SchemeOptions()
+    override.method = .gptq
+    override.bits = 3
+    override.granularity = .group(8)
+    override.groupOrder = .activation
+    let output = try convert(source, to: "out", tokens: randomTokens(320), length: 16) { recipe in
+      Self.all(&recipe)
+      recipe.overrides = [Recipe.Override(pattern: "*.0.self_attn.q_proj.weight", options: override)]
+    }
+    #expect(try report(output).count == 3)
+  }
+
+  // MARK: Norms and biases
+
+  private func values(_ tensor: CheckpointTensor) throws -> [Float] {
+    let bytes = try allBytes(tensor)
+    var values = [Float](repeating: 0, count: tensor.entry.elementCount)
+    var target = values.mutableSpan
+    decodeElements(bytes.span.bytes, as: tensor.entry.type, into: &target)
+    return values
+  }
+
+  @Test(
+    "Norms and biases are tuned where that is asked for, are stored as they were, and nothing else changes",
+    arguments: ["llama", "gemma2", "qwen3", "gpt-neox", "opt-post-norm", "mixtral-fused", "bert"])
+  func tunesNorms(_ name: String) throws {
+    let source = try Checkpoint(Fixtures.path("architectures/\(name)/model.safetensors"))
+    let output = try convert(source.folder, to: "out", tokens: randomTokens(320), length: 16) { recipe in
+      Self.all(&recipe)
+      recipe.calibration.learning.tunesNorms = true
+      recipe.calibration.learning.normRate = 0.01
+      recipe.exclude = ["*.1.*[nN]orm*"]
+    }
+    let packed = try PackedCheckpoint(output)
+    let model = try Model(source, configuration: source.configuration)
+    let vectors = Set(model.description.blocks.flatMap(\.vectors).map(\.tensor))
+    var tuned = 0
+    for record in packed.manifest.records where !record.fate.isQuantized {
+      let original = try #require(source[record.name])
+      let stored = try #require(packed.checkpoint[record.name])
+      #expect(stored.entry.type == original.entry.type && stored.entry.shape == original.entry.shape)
+      let isTuned = vectors.contains(record.name) && !matches(record.name, pattern: "*.1.*[nN]orm*")
+      #expect(record.isFolded == isTuned, "\(record.name)")
+      let (before, after) = (try values(original), try values(stored))
+      if !isTuned { #expect(try allBytes(original) == allBytes(stored), "\(record.name)") }
+      if isTuned { tuned += 1 }
+      // Eight steps at most, each of a hundredth at most, twice: for the block and for the model.
+      let unit = (before.reduce(0) { $0 + $1 * $1 } / Float(before.count)).squareRoot()
+      #expect(zip(before, after).allSatisfy { abs($0 - $1) <= 0.2 * unit + 0.01 * abs($0) }, "\(record.name)")
+    }
+    for record in try report(output) {
+      #expect(try #require(record["loss_after"]?.double) <= #require(record["loss_before"]?.double))
+    }
+    let report = try Measurement(packed: output, source: source).run(sampling: .all, workers: 2) { _ in true }
+    #expect(report.altered.isEmpty && report.folded.count == tuned && tuned > 0)
+    #expect(report.text(path: "out").contains(", tuned"))
+  }
+
+  @Test(
+    "In a runtime's layout what was tuned is told apart", arguments: [RuntimeLayout.gptq, .awq, .mlx, .packQuantized])
+  func tunesNormsInLayouts(_ layout: RuntimeLayout) throws {
+    let source = try Checkpoint(Fixtures.path("tiny-llama"))
+    let output = try convert(source.folder, to: "out", tokens: randomTokens(320), length: 16) { recipe in
+      recipe.options.bits = 4
+      recipe.options.granularity = .group(64)
+      recipe.layout = layout
+      recipe.calibration.learning.coupledSweeps = 0
+      recipe.calibration.learning.iterations = 4
+      recipe.calibration.learning.tunesNorms = true
+    }
+    let report = try Measurement(packed: output, source: source).run(sampling: .all, workers: 2) { _ in true }
+    #expect(report.altered.isEmpty)
+    #expect(report.folded.count == 6 && report.folded.allSatisfy { $0.name.contains("layernorm") })
+    #expect(report.text(path: "out").contains("not quantized, tuned"))
+  }
+
+  @Test func scalesAndNormsAloneAreLearned() throws {
+    let source = Fixtures.path("architectures/llama/model.safetensors")
+    func output(_ name: String, _ distillation: Int) throws -> (codes: [[UInt8]], divergence: Double) {
+      let output = try convert(source, to: name, tokens: randomTokens(320), length: 16) { recipe in
+        recipe.options.bits = 3
+        recipe.calibration.learning.distillation = distillation
+        recipe.calibration.learning.rate = 0
+        recipe.calibration.learning.tunesNorms = distillation > 0
+      }
+      let packed = try PackedCheckpoint(output)
+      let codes = try packed.manifest.records.filter(\.fate.isQuantized).compactMap { record in
+        try packed.checkpoint[#require(record.members.first).tensor].map(allBytes)
+      }
+      return (codes, try report(output).first?["loss_after"]?.double ?? .infinity)
+    }
+    let (start, tuned) = (try output("start", 0), try output("tuned", 12))
+    let same = zip(start.codes.joined(), tuned.codes.joined()).count { $0 == $1 }
+    #expect(Double(same) > 0.97 * Double(start.codes.joined().count), "\(same) of \(start.codes.joined().count)")
+    #expect(tuned.divergence < .infinity)
+  }
+
+  @Test func tuningWithoutStepsIsRefused() throws {
+    let source = Fixtures.path("architectures/llama/model.safetensors")
+    #expect(throws: RecipeError.tuningNeedsSteps) {
+      _ = try convert(source, to: "out", tokens: randomTokens(320), length: 16) {
+        $0.calibration.learning.tunesNorms = true
+      }
+    }
   }
 
   @Test func aModelThatDoesNotFitIsNotDistilled() throws {

@@ -5,8 +5,8 @@
 
 For a method without activations, GPTQ and AWQ, on checkpoints of many shards that the script makes: one of random weights
 for the first, and a small Llama with a tokenizer, from the repository's fixtures, cut into shards for the others. A tenth
-as many kills more for each of the other long runs: LLM.int8(), evidence, a GGUF file by a text, unpacking. The last line
-says kills, differences, leftovers; the exit code is 0 only where the last two are 0.
+as many kills more for each of the other long runs: learned rounding, LLM.int8(), evidence, a GGUF file by a text,
+unpacking. The last line says kills, differences, leftovers; the exit code is 0 only where the last two are 0.
 """
 import argparse
 import json
@@ -137,7 +137,10 @@ def main():
             ("gptq", [model, "--method", "gptq", *four_bits], ""),
             ("awq", [model, "--method", "awq", *four_bits], ""),
         ]
+        learned = ["--method", "learned", "--bits", "3", "--group-size", "32", "--coupled-sweeps", "1", "--sweeps", "1"]
+        steps = ["--iterations", "12", "--distill", "12", "--tune-norms"]
         others = [
+            ("learned", [model, *learned, *steps, *calibration], ""),
             ("llm-int8", [model, "--method", "llm-int8", *calibration], ""),
             ("calibrate", ["calibrate", model, *calibration], ".safetensors"),
             ("GGUF by a text", [model, "--type", "Q4_K_M", "--calibration", "default", *calibration], ".gguf"),
