@@ -25,7 +25,7 @@ final class BlockLog {
   func milestones(
     _ record: CalibrationRecord, isUsable: (_ blocks: Int) -> Bool = { _ in true }
   ) -> BlockCalibration.Milestones {
-    if !isUsable(finished.next) { finished = FinishedWork.Blocks() }
+    if !isUsable(finished.pass.next) { finished = FinishedWork.Blocks() }
     record.layers = finished.layers
     record.learning = finished.learning
     var (layers, learning) = (record.layers.count, record.learning.count)
