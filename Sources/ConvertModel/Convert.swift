@@ -131,7 +131,7 @@ struct Convert: ParsableCommand {
       let interruption = Interruption()
       if let page { try requireFolder(of: page) }
       var recipe = try makeRecipe()
-      if recipe.runsModel { try memory.requireAddresses(workers: running.workers) }
+      if recipe.runsModel, !dryRun { try memory.requireAddresses(workers: running.workers) }
       let checkpoint = try Checkpoint(FilePath(source))
       let evidence = try calibration.evidence.map { try openEvidence($0, for: checkpoint) }
       recipe.calibration.evidence = evidence?.record
