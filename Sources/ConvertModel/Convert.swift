@@ -145,7 +145,7 @@ struct Convert: ParsableCommand {
       let interruption = Interruption()
       if let page { try requireFolder(of: page) }
       let recipe = try makeRecipe()
-      if recipe.runsModel { try memory.requireAddresses(workers: running.workers) }
+      if recipe.runsModel, !dryRun { try memory.requireAddresses(workers: running.workers) }
       let isInTheWay =
         !overwrite && !resumption.resume && FileManager.default.fileExists(atPath: FilePath(output).string)
       let decoded =
