@@ -72,7 +72,8 @@ import Testing
     #expect(try await run(tiny, "-o", path("file.gguf"), "--type", "Q8_0").code == 0)
     let kept = try FileManager.default.contentsOfDirectory(atPath: folder.path.string)
     for (name, kind) in [("gptq", "GPTQ (v1)"), ("packed", "by convert-model"), ("file.gguf", "GGUF")] {
-      let converted = try await run(path(name), "-o", path("to"), "--layout", "mlx", "-m", "zero-point", "-b", "8")
+      let converted = try await run(
+        path(name), "-o", path("to"), "--layout", "mlx", "-m", "zero-point", "-b", "8", "-g", "64")
       #expect(converted.code == 0, "\(converted.error)")
       #expect(converted.error.contains("are quantized already (\(kind))") && converted.error.contains("errors of both"))
       let found = try await run("report", path("to"), "--against", tiny)
