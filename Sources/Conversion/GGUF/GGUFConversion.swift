@@ -262,7 +262,7 @@ package struct GGUFConversion: Sendable {
   ) throws -> Int {
     let rows = tile * item.rowsPerTile..<min((tile + 1) * item.rowsPerTile, item.rows)
     try Self.read(rows, of: item, &buffers.reader, &buffers.values, &buffers.moved)
-    if let place = buffers.values.firstIndex(where: { !$0.isFinite }) {
+    if let place = firstNonFinite(buffers.values.span) {
       throw GGUFError(
         file: source.place, tensor: item.specification.name,
         .notFinite(index: position(of: rows.lowerBound * item.columns + place, in: item.specification.shape)))
