@@ -90,7 +90,11 @@ import Testing
     var random = SplitMix64(seed: 9)
     var patterns = (0..<(1 << 16)).map { _ in UInt32(truncatingIfNeeded: random.next()) }
     for edge: UInt32 in [0, 0x3300_0000, 0x387f_f000, 0x3880_0000, 0x477f_efff, 0x477f_f000, 0x4780_0000, 0x7f80_0000] {
-      for offset in 0..<16 { patterns += [edge &+ offset &- 8, (edge &+ offset &- 8) | 0x8000_0000] }
+      for offset: UInt32 in 0..<16 {
+        let pattern: UInt32 = edge &+ offset &- 8
+        patterns.append(pattern)
+        patterns.append(pattern | 0x8000_0000)
+      }
     }
     for start in stride(from: 0, to: patterns.count, by: 16) {
       var lanes = Floats()
