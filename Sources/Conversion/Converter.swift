@@ -66,9 +66,9 @@ package struct Converter: Sendable {
     try writeCodebooks(to: targets)
     let splits = try measureSplits(finished, output, onProgress: onCalibration)
     let record = try flushing(targets, if: output.isDurable) {
-      let record = try writeCalibrated(to: targets, output, finished, onProgress: onCalibration)
-      try writeWholeWeights(to: targets, except: finished.tensors, onProgress: onProgress)
-      try writeTensors(to: targets, except: finished.tensors, onProgress: onProgress)
+      let packers = packers()
+      let record = try writeCalibrated(to: targets, packers, output, finished, onProgress: onCalibration)
+      try writeTensors(to: targets, packers, except: finished.tensors, onProgress: onProgress)
       return record
     }
     let (outcomes, learning) = (record.layers, record.learning)
@@ -133,29 +133,22 @@ package struct Converter: Sendable {
 
   /// Quantizes and writes what needs the model to run.
   private func writeCalibrated(
-    to targets: [TargetFile], _ output: OutputFolder, _ finished: FinishedWork,
+    to targets: [TargetFile], _ packers: [WeightPacker?], _ output: OutputFolder, _ finished: FinishedWork,
     onProgress: @escaping (WorkProgress) -> Bool
   ) throws -> CalibrationRecord {
     let record = CalibrationRecord()
     let log = output.journal.map { BlockLog(output, $0, finished: finished.blocks) }
     var packed: [UInt8] = []
-    var assemblies: [String: WeightAssembly] = [:]
     var losses = CalibratedLoss()
+    let laidDown = Dictionary(
+      zip(plan.tensors, packers).compactMap { tensor, packer in packer.map { (tensor.source.name, $0) } }
+    ) { first, _ in first }
     let writer: CalibratedLayers.TileWriter = { tensor, scheme, tile, first in
       log?.note(tensor.source.name)
-      if tensor.layout != nil {
-        // The tiles of a layer come in order.
-        let name = tensor.source.name
-        var weight =
-          assemblies.removeValue(forKey: name)
-          ?? WeightAssembly(shape: tensor.source.entry.shape, encoding: scheme.encoding)
-        weight.append(tile)
-        if weight.isComplete {
-          try writeWhole(weight.weight(scaleMean: nil), of: tensor, to: targets)
-        } else {
-          assemblies[name] = weight
-        }
-        return
+      if let packer = laidDown[tensor.source.name] {
+        var tile = tile
+        return try write(
+          &tile, first: first, of: tensor, packer, to: targets[tensor.source.fileIndex], buffer: &packed)
       }
       let packer = TilePacker(
         encoding: scheme.encoding, grouping: scheme.encoding.grouping(of: tensor.source.entry.shape),
@@ -215,12 +208,15 @@ package struct Converter: Sendable {
       var facts = TensorFacts()
       var findings: [TensorScan.Finding?] = []
       var remaining = 0
+      /// The largest magnitude.
+      var largest: Float = 0
     }
     let contents = Mutex(Contents())
   }
 
   private enum Stage {
     case scan(TensorScan)
+    case largest
     case write
   }
 
@@ -238,8 +234,8 @@ package struct Converter: Sendable {
   private func stages(of tensor: Plan.Tensor) -> [Stage] {
     switch tensor.work {
     case .keep: [.write]
-    case .calibrate, .round, .rewrite: []
-    case .quantize where tensor.layout != nil: []
+    case .calibrate, .rewrite: []
+    case .round(let format, _): format.needsLargest ? [.largest, .write] : [.write]
     case .quantize(let quantizer, _): quantizer.scans.map { .scan($0) } + [.write]
     }
   }
@@ -255,26 +251,32 @@ package struct Converter: Sendable {
 
   /// What takes about as long for each byte.
   private func kind(of tensor: Plan.Tensor, _ stage: Stage) -> String {
-    guard case .quantize(let quantizer, _) = tensor.work else { return "copy" }
-    if case .scan = stage { return "scan" }
-    return "\(quantizer.scheme.method.rawValue) \(quantizer.encoding.bits)"
+    guard case .write = stage else { return "scan" }
+    return switch tensor.work {
+    case .quantize(let quantizer, _): "\(quantizer.scheme.method.rawValue) \(quantizer.encoding.bits)"
+    case .round(let format, _): format.rawValue
+    case .keep, .calibrate, .rewrite: "copy"
+    }
   }
 
   private func tileCount(of tensor: Plan.Tensor) -> Int {
     switch tensor.work {
     case .keep: return (tensor.sourceByteCount + Self.copyLength - 1) / Self.copyLength
-    case .quantize(_, let tiling): return tiling.tiles
-    case .calibrate, .round, .rewrite: return 0
+    case .quantize(_, let tiling), .round(_, let tiling): return tiling.tiles
+    case .calibrate, .rewrite: return 0
     }
   }
 
   private func writeTensors(
-    to targets: [TargetFile], except finished: Set<String>, onProgress: @escaping @Sendable (ByteProgress) -> Bool
+    to targets: [TargetFile], _ packers: [WeightPacker?], except finished: Set<String>,
+    onProgress: @escaping @Sendable (ByteProgress) -> Bool
   ) throws {
     let stages = plan.tensors.map { finished.contains($0.source.name) ? [] : self.stages(of: $0) }
+    let needsWords = plan.tensors.contains { $0.layout.map { $0.wordCount > 0 } ?? false }
     let schedule = Schedule(
       tileCounts: zip(plan.tensors, stages).map { tensor, stages in stages.map { _ in tileCount(of: tensor) } },
-      files: plan.tensors.map(\.source.fileIndex))
+      // One weight after another where words of a whole weight are gathered in memory.
+      files: plan.tensors.map { needsWords ? 0 : $0.source.fileIndex })
     let passes = zip(plan.tensors, stages).map { $0.sourceByteCount * $1.count }
     let progress = ProgressCounter(
       total: passes.reduce(0, +), kinds: writtenBytes(except: finished), report: onProgress)
@@ -290,10 +292,19 @@ package struct Converter: Sendable {
         case .quantize(let quantizer, let tiling):
           let facts = states[item.tensor].contents.withLock { $0.facts }
           let elements = tiling.elements(of: item.tile)
-          read = try quantize(tensor, quantizer, elements, facts, to: target, &buffers)
-        case .calibrate, .round, .rewrite: return
+          read = try quantize(tensor, quantizer, elements, facts, packers[item.tensor], to: target, &buffers)
+        case .round(let format, let tiling):
+          guard let packer = packers[item.tensor] else { return }
+          let divisor = format.divisor(largest: states[item.tensor].contents.withLock { $0.largest })
+          read = try round(tensor, format, tiling.elements(of: item.tile), divisor, packer, to: target, &buffers)
+        case .calibrate, .rewrite: return
         }
         try progress.add(read, kind(of: tensor, .write))
+      case .largest:
+        guard case .round(_, let tiling) = tensor.work else { return }
+        let elements = tiling.elements(of: item.tile)
+        try progress.add(
+          try findLargest(of: tensor, elements, states[item.tensor], &buffers), kind(of: tensor, .largest))
       case .scan(let scan):
         guard case .quantize(let quantizer, let tiling) = tensor.work else { return }
         let elements = tiling.elements(of: item.tile)
@@ -316,7 +327,7 @@ package struct Converter: Sendable {
 
   private func quantize(
     _ tensor: Plan.Tensor, _ quantizer: TileQuantizer, _ elements: Range<Int>, _ facts: TensorFacts,
-    to target: TargetFile, _ buffers: inout Buffers
+    _ weightPacker: WeightPacker?, to target: TargetFile, _ buffers: inout Buffers
   ) throws -> Int {
     // Taken out and put back: the quantizer borrows the bytes while it changes the tile.
     var source: [UInt8] = []
@@ -329,6 +340,12 @@ package struct Converter: Sendable {
         bytes, as: tensor.source.entry.type, first: elements.lowerBound, facts: facts, into: &buffers.tile)
     } catch {
       throw explained(error, tensor.source)
+    }
+    if let weightPacker {
+      try write(
+        &buffers.tile, first: elements.lowerBound, of: tensor, weightPacker, scaleMean: facts.scaleMean, to: target,
+        buffer: &buffers.packed)
+      return read
     }
     let packer = TilePacker(
       encoding: quantizer.encoding, grouping: quantizer.grouping, outlierColumns: quantizer.outliers?.columns ?? [])
@@ -343,6 +360,41 @@ package struct Converter: Sendable {
     ) { role, offset, bytes, count in
       try write(role, of: tensor, offset: offset, bytes, count, to: target)
     }
+    return read
+  }
+
+  /// Rounds a tile to floats of a runtime's kind.
+  private func round(
+    _ tensor: Plan.Tensor, _ format: FloatRounding, _ elements: Range<Int>, _ divisor: Float, _ packer: WeightPacker,
+    to target: TargetFile, _ buffers: inout Buffers
+  ) throws -> Int {
+    let read = try readValues(tensor.source, elements, bytes: &buffers.bytes, values: &buffers.values)
+    let values = buffers.values
+    do {
+      try format.quantize(
+        values.span, columns: tensor.source.entry.shape.last ?? 1, first: elements.lowerBound,
+        divisor: divisor, into: &buffers.tile)
+    } catch {
+      throw explained(error, tensor.source)
+    }
+    try write(
+      &buffers.tile, first: elements.lowerBound, of: tensor, packer, divisor: divisor, to: target,
+      buffer: &buffers.packed)
+    return read
+  }
+
+  /// One tile of a pass for the largest magnitude.
+  private func findLargest(
+    of tensor: Plan.Tensor, _ elements: Range<Int>, _ state: TensorState, _ buffers: inout Buffers
+  ) throws -> Int {
+    let read = try readValues(tensor.source, elements, bytes: &buffers.bytes, values: &buffers.values)
+    let largest = absoluteMaximum(buffers.values.span)
+    if !largest.isFinite, let index = firstNonFinite(buffers.values.span) {
+      throw explained(
+        QuantizationError.notFinite(element: elements.lowerBound + index, value: "\(buffers.values[index])"),
+        tensor.source)
+    }
+    state.contents.withLock { $0.largest = max($0.largest, largest) }
     return read
   }
 
@@ -370,34 +422,5 @@ package struct Converter: Sendable {
       throw explained(error, tensor.source)
     }
     return read
-  }
-}
-
-/// Reads elements of a tensor as float32.
-/// - Returns: the bytes read.
-func readValues(
-  _ tensor: CheckpointTensor, _ elements: Range<Int>, bytes: inout [UInt8], values: inout [Float]
-) throws(CheckpointError) -> Int {
-  let count = try tensor.read(elements, into: &bytes)
-  values.resize(to: elements.count)
-  var target = values.mutableSpan
-  decodeElements(bytes.span.bytes, as: tensor.entry.type, into: &target)
-  return count
-}
-
-/// The error of a quantizer with the file, the tensor and the place in it.
-func explained(_ error: QuantizationError, _ tensor: CheckpointTensor) -> ConversionError {
-  let file = tensor.file.path.string
-  func place(_ element: Int) -> [Int] {
-    let index = position(of: element, in: tensor.entry.shape)
-    return tensor.isTransposed ? exchangingLastTwo(index) : index
-  }
-  switch error {
-  case .notFinite(let element, let value):
-    return .notFinite(file: file, tensor: tensor.name, index: place(element), value: value)
-  case .scaleOverflow(let element, let scale, let type):
-    return .scaleOverflow(file: file, tensor: tensor.name, index: place(element), scale: scale, type: type.rawValue)
-  case .outlierOverflow(let element, let value, let type):
-    return .outlierOverflow(file: file, tensor: tensor.name, index: place(element), value: value, type: type.rawValue)
   }
 }

@@ -223,10 +223,11 @@ enum DecodableCheckpoint: Sendable {
 
   // MARK: Values
 
-  func makeReader() -> Reader {
+  /// - Parameter isSampling: whether only few runs of each tensor are decoded, so that no weight should be read whole.
+  func makeReader(isSampling: Bool = false) -> Reader {
     var source: (any WeightReader)?
     if case .gguf(_, let known?) = self { source = known.makeReader() }
-    return Reader(checkpoint: self, source: source)
+    return Reader(checkpoint: self, source: source, isSampling: isSampling)
   }
 
   /// How the codes of a tensor are grouped, in the order in which they are stored; nil where it has none, and for GGUF
@@ -253,9 +254,10 @@ enum DecodableCheckpoint: Sendable {
     private(set) var workspace = QuantizedCheckpoint.Workspace()
     private var bytes: [UInt8] = []
 
-    fileprivate init(checkpoint: DecodableCheckpoint, source: (any WeightReader)?) {
+    fileprivate init(checkpoint: DecodableCheckpoint, source: (any WeightReader)?, isSampling: Bool) {
       self.checkpoint = checkpoint
       self.source = source
+      workspace.isSampling = isSampling
     }
 
     /// - Parameter elements: of the flattened tensor, which `isReadable`, from a multiple of eight on.

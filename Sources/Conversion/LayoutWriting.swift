@@ -3,7 +3,6 @@ import Kernels
 import OrderedCollections
 import Packing
 import Quantization
-import Synchronization
 
 /// How a tensor of the plan is laid down for a runtime.
 extension Plan {
@@ -55,7 +54,7 @@ extension Plan {
       switch tensor.work {
       case .quantize(let quantizer, _): schemes[module] = .some(quantizer.encoding.label)
       case .calibrate(let scheme): schemes[module] = .some(scheme.encoding.label)
-      case .round(let format): schemes[module] = .some(format.label)
+      case .round(let format, _): schemes[module] = .some(format.label)
       case .keep, .rewrite: schemes[module] = .some(nil)
       }
     }
@@ -94,133 +93,28 @@ extension Plan {
   }
 }
 
-/// The tiles of one weight, put together in their order.
-struct WeightAssembly {
-  private let shape: [Int]
-  private let encoding: WeightEncoding
-  private var codes: [UInt8] = []
-  private var scales: [Float] = []
-  private var zeroPoints: [Float] = []
-  private var scaleCodes: [UInt8] = []
-  private var blockScales: [Float] = []
-  /// Comes with the first tile.
-  private var groupIndex: [Int32] = []
-
-  init(shape: [Int], encoding: WeightEncoding) {
-    self.shape = shape
-    self.encoding = encoding
-    // Growing as tiles come would copy the codes several times.
-    codes.reserveCapacity(shape.reduce(1, *))
-    scales.reserveCapacity(encoding.grouping(of: shape).groupCount)
-  }
-
-  var isComplete: Bool { codes.count == shape.reduce(1, *) }
-
-  mutating func append(_ tile: QuantizedTile) {
-    codes += tile.codes
-    scales += tile.scales
-    zeroPoints += tile.zeroPoints
-    scaleCodes += tile.scaleCodes
-    blockScales += tile.blockScales
-    groupIndex += tile.groupIndex
-  }
-
-  /// - Precondition: the weight is complete.
-  func weight(scaleMean: Float?) -> CodedWeight {
-    let grouping = encoding.grouping(of: shape)
-    let decoding: CodedWeight.Decoding =
-      if case .codebook(let book) = encoding.levels { .levels(book.codebook.levels) } else { .zeroPoint }
-    let sharing: CodedWeight.Sharing =
-      if case .block(let length) = encoding.sharing { .block(length) } else { .columns(grouping.groupLength) }
-    let nested = scaleMean.map {
-      CodedWeight.NestedScales(codes: scaleCodes, blockScales: blockScales, offset: $0)
-    }
-    return CodedWeight(
-      rows: shape[0], columns: shape[1], bits: encoding.bits, decoding: decoding, sharing: sharing, codes: codes,
-      scales: scales, zeroPoints: zeroPoints, groupIndex: groupIndex.isEmpty ? nil : groupIndex, nested: nested)
-  }
-}
-
 extension Converter {
-  /// Quantizes and writes the weights that a layout takes whole, one after another: memory holds one weight's codes, its
-  /// packed bytes, and the tiles being read.
-  func writeWholeWeights(
-    to targets: [TargetFile], except finished: Set<String>, onProgress: @escaping @Sendable (ByteProgress) -> Bool
+  /// The packers of the weights that are laid down for a runtime, by tensor.
+  func packers() -> [WeightPacker?] {
+    let pool = WordMatrixPool(for: plan.tensors.compactMap(\.layout))
+    return plan.tensors.map { tensor in
+      guard let layout = tensor.layout, let module = Plan.module(of: tensor.source.name) else { return nil }
+      return WeightPacker(layout, module: module, pool: pool)
+    }
+  }
+
+  /// Packs a tile, which is used up, and writes its members as far as they are complete.
+  func write(
+    _ tile: inout QuantizedTile, first: Int, of tensor: Plan.Tensor, _ packer: WeightPacker, scaleMean: Float? = nil,
+    divisor: Float = 1, to target: TargetFile, buffer: inout [UInt8]
   ) throws {
-    let whole = plan.tensors.filter {
-      $0.layout != nil && $0.work.isQuantized && !$0.work.isCalibrated && !finished.contains($0.source.name)
-    }
-    let progress = ProgressCounter(
-      total: whole.reduce(0) { $0 + $1.sourceByteCount }, stage: "layers", report: onProgress)
-    for tensor in whole {
-      let weight: CodedWeight
-      switch tensor.work {
-      case .quantize(let quantizer, let tiling): weight = try quantizeWhole(tensor, quantizer, tiling)
-      case .round(let format):
-        let entry = tensor.source.entry
-        var (bytes, values): ([UInt8], [Float]) = ([], [])
-        _ = try readValues(tensor.source, 0..<entry.elementCount, bytes: &bytes, values: &values)
-        do {
-          weight = try format.quantize(values, rows: entry.shape[0], columns: entry.shape[1])
-        } catch {
-          throw explained(error, tensor.source)
-        }
-      case .keep, .rewrite, .calibrate: continue
-      }
-      try writeWhole(weight, of: tensor, to: targets)
-      try progress.add(tensor.sourceByteCount)
-    }
-  }
-
-  /// Packs a weight and writes its members.
-  func writeWhole(_ weight: CodedWeight, of tensor: Plan.Tensor, to targets: [TargetFile]) throws {
-    guard let layout = tensor.layout, let module = Plan.module(of: tensor.source.name) else { return }
-    let members: [[UInt8]]
     do {
-      members = try layout.pack(weight, module: module, workers: workers)
-    } catch {
+      try packer.add(&tile, first: first, scaleMean: scaleMean, divisor: divisor, buffer: &buffer) {
+        member, offset, bytes, count in
+        try target.write(tensor.members[member].specification.name, offset: offset, bytes, count)
+      }
+    } catch let error as LayoutError {
       throw ConversionError.layout(error)
-    }
-    for (member, bytes) in zip(tensor.members, members) {
-      try targets[tensor.source.fileIndex].write(member.specification.name, offset: 0, bytes, bytes.count)
-    }
-  }
-
-  private func quantizeWhole(
-    _ tensor: Plan.Tensor, _ quantizer: TileQuantizer, _ tiling: Tiling
-  ) throws -> CodedWeight {
-    struct Buffers {
-      var bytes: [UInt8] = []
-      var values: [Float] = []
-    }
-    let source = tensor.source
-    var facts = TensorFacts()
-    do {
-      for scan in quantizer.scans {
-        let findings = Mutex([TensorScan.Finding?](repeating: nil, count: tiling.tiles))
-        let known = facts
-        try runParallel(count: tiling.tiles, workers: workers, makeState: { Buffers() }) { tile, buffers in
-          let elements = tiling.elements(of: tile)
-          _ = try readValues(source, elements, bytes: &buffers.bytes, values: &buffers.values)
-          let found = try quantizer.scan(scan, buffers.values.span, first: elements.lowerBound, facts: known)
-          findings.withLock { $0[tile] = found }
-        }
-        facts = try quantizer.facts(from: findings.withLock { $0.compactMap(\.self) }, after: facts)
-      }
-      let tiles = Mutex([QuantizedTile?](repeating: nil, count: tiling.tiles))
-      let known = facts
-      try runParallel(count: tiling.tiles, workers: workers, makeState: { Buffers() }) { tile, buffers in
-        let elements = tiling.elements(of: tile)
-        _ = try readValues(source, elements, bytes: &buffers.bytes, values: &buffers.values)
-        var quantized = QuantizedTile()
-        try quantizer.quantize(buffers.values.span, first: elements.lowerBound, facts: known, into: &quantized)
-        tiles.withLock { $0[tile] = quantized }
-      }
-      var assembly = WeightAssembly(shape: source.entry.shape, encoding: quantizer.encoding)
-      for tile in tiles.withLock({ $0.compactMap(\.self) }) { assembly.append(tile) }
-      return assembly.weight(scaleMean: facts.scaleMean)
-    } catch let error as QuantizationError {
-      throw explained(error, source)
     }
   }
 }

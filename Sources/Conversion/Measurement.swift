@@ -92,7 +92,9 @@ package struct Measurement: Sendable {
     let kinds = jobs.reduce(into: [:]) { $0[$1.kind, default: 0] += $1.byteCount / step }
     let progress = ProgressCounter(total: total, stage: "comparing", kinds: kinds, report: goOn)
     let findings = jobs.map { Mutex([Finding?](repeating: nil, count: $0.parts.count)).boxed }
-    try schedule.run(workers: workers, makeState: { Buffers(reader: packed.makeReader()) }) { item, buffers in
+    try schedule.run(
+      workers: workers, makeState: { Buffers(reader: packed.makeReader(isSampling: step > 1)) }
+    ) { item, buffers in
       let job = jobs[item.tensor]
       let finding = try compare(job, job.parts[item.tile], &buffers)
       findings[item.tensor].value.withLock { $0[item.tile] = finding }

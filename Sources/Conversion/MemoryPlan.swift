@@ -82,17 +82,15 @@ package struct MemoryPlan: Sendable {
     var activations = 0
     let tile = plan.tensors.map { tensor -> Int in
       switch tensor.work {
-      case .quantize(_, let tiling): min(tiling.tileLength, tensor.source.entry.elementCount)
+      case .quantize(_, let tiling), .round(_, let tiling):
+        min(tiling.tileLength, tensor.source.entry.elementCount)
       case .keep: 1 << 18
-      case .calibrate, .round, .rewrite: 0
+      case .calibrate, .rewrite: 0
       }
     }
     // Source bytes, floats, codes, packed bytes.
     needs.append(Need(what: "tiles of \(workers) threads", byteCount: workers * 16 * (tile.max() ?? 0)))
-    if let whole = plan.tensors.filter({ $0.layout != nil }).max(by: { $0.elementCount < $1.elementCount }) {
-      needs.append(
-        Need(what: "'\(whole.source.name.printable)' whole, for its layout", byteCount: 12 * whole.elementCount))
-    }
+    needs += Self.layouts(plan.tensors.compactMap(\.layout), workers: workers)
     if let evidence = plan.evidence {
       needs.append(Self.layer(plan, tracks: 1) { $0.work.isCalibrated })
       needs.append(Need(what: "evidence of \(evidence.inputs.count) inputs", byteCount: evidence.inputs.count << 10))
@@ -135,6 +133,20 @@ package struct MemoryPlan: Sendable {
     return Need(
       what: "the Hessian of the inputs of '\(widest?.layers.first?.weight.printable ?? "")'",
       byteCount: float * size * size)
+  }
+
+  /// Of weights that are packed for a runtime: where its words stand across the rows, those of the weights in work, one
+  /// for each thread and one more; and their scales and zero points, as they are and packed.
+  private static func layouts(_ layouts: [any WeightLayout], workers: Int) -> [Need] {
+    let words = layouts.map(\.wordCount).max() ?? 0
+    // Without words, tensors of several files are in work (`Schedule`).
+    let weights = min(layouts.count, workers + (words > 0 ? 1 : Schedule.laneLimit))
+    return [
+      Need(what: "packed codes of \(weights) weights, for their layout", byteCount: 4 * words * weights),
+      Need(
+        what: "scales of \(weights) weights, for their layout",
+        byteCount: 24 * weights * (layouts.map(\.groupCount).max() ?? 0)),
+    ]
   }
 
   /// The evidence of the layer that takes most, and what quantizing it takes: its Hessian, a factor of it, and another
@@ -259,8 +271,4 @@ package struct MemoryPlan: Sendable {
 
   /// The most that a run under a limit takes.
   package func peak(within limit: Int) -> Int { min(limit, least + activationByteCount) }
-}
-
-extension Plan.Tensor {
-  fileprivate var elementCount: Int { source.entry.elementCount }
 }

@@ -73,7 +73,7 @@ struct ScalingRules {
         if nonFinite.contains(name) { return "'\(name)' holds infinities or NaN" }
       case .quantize(let quantizer, _):
         return "'\(name)' is quantized by \(quantizer.scheme.method.rawValue), which takes weights as they are"
-      case .round(let format): return "'\(name)' is stored as \(format.label), which takes weights as they are"
+      case .round(let format, _): return "'\(name)' is stored as \(format.label), which takes weights as they are"
       case nil: return "'\(name)' is missing"
       }
     }

@@ -13,7 +13,7 @@ package struct Plan: Sendable {
     /// By a method that runs the model; the encoding is that of the scheme.
     case calibrate(WeightScheme)
     /// To floats of a runtime's own kind.
-    case round(FloatRounding)
+    case round(FloatRounding, Tiling)
     case keep(reason: String)
     /// Stored as it was, with other values: a scale is folded into it, or it is tuned.
     case rewrite(reason: String)
@@ -104,9 +104,9 @@ package struct Plan: Sendable {
             members: PackedFormat.members(of: entry.name, shape: entry.shape, encoding: scheme.encoding)
           ).laid(down: try recipe.layout.map { try Self.weightLayout($0, of: entry, scheme: scheme) }))
       case .round(let format):
-        tensors.append(
-          Tensor(source: tensor, work: .round(format), members: []).laid(
-            down: try recipe.layout.map { try Self.weightLayout($0, of: entry, scheme: nil) }))
+        let layout = try recipe.layout.map { try Self.weightLayout($0, of: entry, scheme: nil) }
+        guard let tiling = layout.flatMap(Self.rowTiling) else { throw Self.tooLong(tensor) }
+        tensors.append(Tensor(source: tensor, work: .round(format, tiling), members: []).laid(down: layout))
       case .quantize(let scheme):
         if evidence != nil, scheme.method.isCalibrated { withoutEvidence.append(entry.name) }
         // What belongs to no block, such as the head, has no evidence: it is rounded to nearest in the same form.
@@ -119,16 +119,18 @@ package struct Plan: Sendable {
         let quantizer = TileQuantizer(
           scheme: isSplit ? scheme : scheme.rounding, shape: entry.shape, importance: known.flatMap(Self.importance),
           outliers: isSplit ? known.map { Self.outliers($0, scheme, entry.type, recipe) } : nil)
-        guard let tiling = Tiling(quantizer.grouping, quantizer.encoding) else {
-          throw ConversionError.rowTooLong(
-            file: tensor.file.path.string, tensor: entry.name, length: entry.shape.last ?? 1)
-        }
+        let layout = try recipe.layout.map { try Self.weightLayout($0, of: entry, scheme: scheme.rounding) }
+        let isInRows = layout.map { !$0.placement.isFlat } ?? false
+        guard
+          let tiling = isInRows
+            ? layout.flatMap(Self.rowTiling) : Tiling(quantizer.grouping, quantizer.encoding)
+        else { throw Self.tooLong(tensor) }
         if recipe.layout == nil { books.append(contentsOf: PackedFormat.codebooks(of: quantizer.encoding)) }
         tensors.append(
           Tensor(
             source: tensor, work: .quantize(quantizer, tiling),
             members: PackedFormat.members(of: entry.name, shape: entry.shape, encoding: quantizer.encoding)
-          ).laid(down: try recipe.layout.map { try Self.weightLayout($0, of: entry, scheme: scheme.rounding) }))
+          ).laid(down: layout))
       }
     }
     let isAnyQuantized = tensors.contains(where: \.work.isQuantized)
@@ -153,6 +155,14 @@ package struct Plan: Sendable {
       guard case .quantize = tensor.work else { return nil }
       return featureStrengths[tensor.source.name].map { (tensor.source.name, $0) }
     }
+  }
+
+  private static func rowTiling(_ layout: any WeightLayout) -> Tiling? {
+    Tiling(rows: layout.rows, columns: layout.columns, unit: layout.placement.rowUnit)
+  }
+
+  private static func tooLong(_ tensor: CheckpointTensor) -> ConversionError {
+    .rowTooLong(file: tensor.file.path.string, tensor: tensor.name, length: tensor.entry.shape.last ?? 1)
   }
 
   /// What is known of a tensor's inputs, if it is of as many as there are.
@@ -355,7 +365,7 @@ extension Plan.Tensor {
     case .keep(let reason): return .kept(reason: reason)
     case .rewrite(let reason): return .folded(reason: reason)
     // Such tensors go to a runtime's layout alone, which has no manifest.
-    case .round(let format): return .kept(reason: format.label)
+    case .round(let format, _): return .kept(reason: format.label)
     case .quantize(let quantizer, _): return .quantized(quantizer.encoding, scheme: quantizer.scheme.json)
     case .calibrate(let scheme):
       var fields = scheme.json

@@ -12,7 +12,7 @@ extension PlanSummary {
         var reason: String?
         switch tensor.work {
         case .quantize(let quantizer, _): scheme = quantizer.encoding.label
-        case .round(let format): scheme = format.label
+        case .round(let format, _): scheme = format.label
         case .calibrate(let own): scheme = "\(own.method.rawValue) \(own.encoding.label)"
         case .keep(let why), .rewrite(let why): reason = why
         }

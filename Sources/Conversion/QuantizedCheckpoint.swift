@@ -113,6 +113,8 @@ enum QuantizedCheckpoint: Sendable {
   struct Workspace {
     var packed = PackedCheckpoint.Workspace()
     var bytes: [UInt8] = []
+    /// Whether only few runs of each tensor are decoded, so that no weight should be read whole.
+    var isSampling = false
   }
 
   /// Reads a run of elements, from a multiple of eight on, as float32.
@@ -123,7 +125,7 @@ enum QuantizedCheckpoint: Sendable {
     case (.packed(let packed), .packed(let record)):
       try packed.decode(record, elements, into: &values, using: &workspace.packed)
     case (.layout(let layout), .layout(let record)):
-      try layout.decode(record, elements, into: &values, bytes: &workspace.bytes)
+      try layout.decode(record, elements, into: &values, bytes: &workspace.bytes, isAlone: workspace.isSampling)
     default: preconditionFailure("a tensor of another checkpoint")
     }
   }

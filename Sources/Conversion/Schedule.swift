@@ -34,7 +34,7 @@ package struct Schedule: Sendable {
     let firstLane: Int
   }
 
-  private static let laneLimit = 4
+  static let laneLimit = 4
 
   /// By rising length.
   private let lanes: [Lane]

@@ -24,11 +24,21 @@ package func packBits(_ codes: Span<UInt8>, bits: Int, into bytes: inout Mutable
           position &+= 16
         }
       default:
-        // Eight codes make exactly `bits` bytes. Bounds: reads eight codes while index + 8 ≤ count, writes their bytes.
+        // Eight codes make exactly `bits` bytes: within a word, neighbours are joined to pairs, fours and eights.
+        let (pair, four, eight) = (UInt64(8 - bits), UInt64(16 - 2 * bits), UInt64(32 - 4 * bits))
+        let end = packedByteCount(codes: count, bits: bits)
+        // Bounds: reads eight codes while index + 8 ≤ count. All eight bytes of a word, whose upper ones are zeros that
+        // the next codes replace, are written where they lie within the stream, else those that the codes fill.
         while index &+ 8 <= count {
-          var word: UInt64 = 0
-          for lane in 0..<8 { word |= UInt64(input[index &+ lane]) &<< UInt64(lane &* bits) }
-          for byte in 0..<bits { output[position &+ byte] = UInt8(truncatingIfNeeded: word &>> UInt64(byte &* 8)) }
+          var word = UnsafeRawPointer(input).loadUnaligned(fromByteOffset: index, as: UInt64.self)
+          word = (word & 0x00ff_00ff_00ff_00ff) | ((word & 0xff00_ff00_ff00_ff00) &>> pair)
+          word = (word & 0x0000_ffff_0000_ffff) | ((word & 0xffff_0000_ffff_0000) &>> four)
+          word = (word & 0x0000_0000_ffff_ffff) | ((word & 0xffff_ffff_0000_0000) &>> eight)
+          if position &+ 8 <= end {
+            UnsafeMutableRawPointer(output).storeBytes(of: word, toByteOffset: position, as: UInt64.self)
+          } else {
+            for byte in 0..<bits { output[position &+ byte] = UInt8(truncatingIfNeeded: word &>> UInt64(byte &* 8)) }
+          }
           index &+= 8
           position &+= bits
         }
@@ -75,6 +85,27 @@ package func unpackBits(_ bytes: Span<UInt8>, bits: Int, into codes: inout Mutab
         if bit & 7 &+ bits > 8 { pair |= UInt16(input[(bit &>> 3) &+ 1]) &<< 8 }
         output[index] = UInt8(truncatingIfNeeded: (pair &>> UInt16(bit & 7)) & mask)
         index &+= 1
+      }
+    }
+  }
+}
+
+/// Bytes of the low four bits of codes, beside those of as many codes at another place above them.
+/// - Precondition: `count` is a multiple of 16, and the codes and bytes are there.
+package func packNibbles(
+  _ codes: Span<UInt8>, low: Int, high: Int, count: Int, into bytes: inout MutableSpan<UInt8>, at position: Int
+) {
+  precondition(low >= 0 && high >= 0 && max(low, high) + count <= codes.count && count % 16 == 0)
+  precondition(position >= 0 && position + count <= bytes.count)
+  bytes.withUnsafeMutableBufferPointer { target in
+    codes.withUnsafeBufferPointer { source in
+      guard let input = source.baseAddress, let output = target.baseAddress else { return }
+      // Bounds: sixteen of each while index + 16 ≤ count, by the preconditions.
+      for index in stride(from: 0, to: count, by: 16) {
+        let (first, second) = (
+          input.lanes(low &+ index, as: SIMD16<UInt8>.self), input.lanes(high &+ index, as: SIMD16<UInt8>.self)
+        )
+        output.store((first & 15) | (second &<< 4), at: position &+ index)
       }
     }
   }

@@ -172,3 +172,20 @@ package func swapNibbles(_ bytes: inout MutableSpan<UInt8>) {
     }
   }
 }
+
+/// Inverts the highest bit of every byte: signed codes of unsigned ones, and back.
+package func invertHighestBits(_ bytes: inout MutableSpan<UInt8>) {
+  bytes.withUnsafeMutableBufferPointer { target in
+    guard let base = target.baseAddress else { return }
+    var index = 0
+    // Bounds: as above.
+    while index &+ 16 <= target.count {
+      base.store(UnsafePointer(base).lanes(index, as: SIMD16<UInt8>.self) ^ SIMD16(repeating: 0x80), at: index)
+      index &+= 16
+    }
+    while index < target.count {
+      base[index] ^= 0x80
+      index &+= 1
+    }
+  }
+}

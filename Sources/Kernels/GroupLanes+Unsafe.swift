@@ -43,9 +43,26 @@ package struct GroupLanes {
     let length = length
     values.withUnsafeMutableBufferPointer { target in
       source.withUnsafeBufferPointer { source in
-        guard let output = target.baseAddress else { return }
-        // Bounds: group < groups ≤ 16 and index < length on both sides, which the precondition covers.
-        for group in 0..<groups {
+        guard let output = target.baseAddress, let source = source.baseAddress else { return }
+        // Bounds: group < groups ≤ 16 and index < length on both sides, which the precondition covers. Four groups by four
+        // values are turned in registers.
+        var turned = 0
+        while turned &+ 4 <= groups, length % 4 == 0 {
+          let rows = source + start + turned &* length
+          for index in stride(from: 0, to: length, by: 4) {
+            let a: Quad = rows.lanes(index)
+            let b: Quad = rows.lanes(length &+ index)
+            let c: Quad = rows.lanes(2 &* length &+ index)
+            let d: Quad = rows.lanes(3 &* length &+ index)
+            let column = output + (index &* 16 &+ turned)
+            column.store(Quad(a[0], b[0], c[0], d[0]), at: 0)
+            column.store(Quad(a[1], b[1], c[1], d[1]), at: 16)
+            column.store(Quad(a[2], b[2], c[2], d[2]), at: 32)
+            column.store(Quad(a[3], b[3], c[3], d[3]), at: 48)
+          }
+          turned &+= 4
+        }
+        for group in turned..<groups {
           for index in 0..<length { output[index &* 16 &+ group] = source[start &+ group &* length &+ index] }
         }
         for group in groups..<Self.count {
@@ -348,12 +365,33 @@ package struct GroupLanes {
       guard let output = codes.baseAddress else { return }
       withPointers { x, _ in
         // Bounds: group · length + index < 16 · length.
-        for index in 0..<length {
+        for start in stride(from: 0, to: length &- 15, by: 16) {
+          var tile = ByteTile()
+          for index in 0..<16 { tile[index] = body(x.lanes((start &+ index) &* 16)).lowBytes }
+          tile.transpose()
+          for group in 0..<Self.count { output.store(tile[group], at: group &* length &+ start) }
+        }
+        for index in (length &- length % 16)..<length {
           let bytes = body(x.lanes(index &* 16)).lowBytes
           for group in 0..<Self.count { output[group &* length &+ index] = bytes[group] }
         }
       }
     }
+  }
+
+  /// Lanes rounded to binary16, as `Half.half(from:)` does.
+  package static func halves(_ values: Floats) -> Floats {
+    let words = values.words
+    let magnitude = words & 0x7fff_ffff
+    let normal = (magnitude &+ 0xfff &+ ((magnitude &>> 13) & 1)) & ~0x1fff
+    // Below 2^-14 the result is a multiple of 2^-24, to which adding one half rounds.
+    let small = ((magnitude.floats + 0.5) - 0.5).words
+    let isSmall = (magnitude &- 0x3880_0000) &>> 31
+    // Infinity from 65520 on; NaN stays NaN.
+    let isLarge = (0x477f_efff &- magnitude) &>> 31
+    let large = Words(repeating: 0x7f80_0000) | (((0x7f80_0000 &- magnitude) &>> 31) & 0x40_0000)
+    let finite = (normal & ~isSmall) | (small & isSmall)
+    return ((finite & ~isLarge) | (large & isLarge) | (words & Int32.min)).floats
   }
 
   /// 1 / scale; 0 where the scale is zero or so small that its reciprocal is infinite.

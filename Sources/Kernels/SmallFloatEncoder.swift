@@ -4,15 +4,22 @@ package struct SmallFloatEncoder: Sendable {
   /// Values of the codes without sign, ascending, and the midpoints between neighbours.
   private let magnitudes: [Float]
   private let midpoints: [Float]
-  private let signBit: UInt8
+  let signBit: UInt8
+  let mantissaBits: Int
+  /// The power of two of the smallest normal number.
+  let lowestExponent: Int
 
   /// Nil for a type that is no signed float of at most eight bits.
   package init?(_ type: ElementType) {
     guard let format = SmallFloat(type), type != .f8E8M0 else { return nil }
+    mantissaBits = format.mantissaBits
+    lowestExponent = 1 - format.bias
     signBit = 1 << UInt8(format.bitWidth - 1)
     magnitudes = (0..<signBit).map { format.value(of: $0) }.filter(\.isFinite)
     midpoints = zip(magnitudes, magnitudes.dropFirst()).map { ($0 + $1) / 2 }
   }
+
+  var highestCode: UInt8 { UInt8(magnitudes.count - 1) }
 
   package var largest: Float { magnitudes[magnitudes.count - 1] }
 

@@ -41,6 +41,7 @@ package func extrema(_ values: Span<Float>) -> (smallest: Float, largest: Float)
 
 /// Index of the first value that is infinite or not a number; nil if all are finite.
 package func firstNonFinite(_ values: Span<Float>) -> Int? {
+  if absoluteMaximum(values).isFinite { return nil }
   for index in 0..<values.count where !values[index].isFinite { return index }
   return nil
 }

@@ -29,6 +29,15 @@ package struct Tiling: Hashable, Sendable {
     tileLength = max(unit, Self.usualLength / unit * unit)
   }
 
+  /// Of whole rows, as layouts of runtimes take them.
+  /// - Parameter unit: rows that each tile but the last is a multiple of.
+  package init?(rows: Int, columns: Int, unit: Int) {
+    count = rows * columns
+    let (length, isTooLong) = unit.multipliedReportingOverflow(by: columns)
+    guard !isTooLong, min(length, count) <= Self.longestTile else { return nil }
+    tileLength = max(length, Self.usualLength / length * length)
+  }
+
   /// Groups after which every member stream is at the start of a byte, or of a block of scales.
   private static func groupsPerUnit(_ encoding: WeightEncoding) -> Int {
     switch encoding.scales {

@@ -1,7 +1,7 @@
 import Kernels
 
 /// One quantized weight `[rows, columns]` in memory, as codes and what turns them back: the unit in which the layouts of
-/// runtimes are packed and read.
+/// runtimes are read.
 package struct CodedWeight: Hashable, Sendable {
   /// What a code stands for.
   package enum Decoding: Hashable, Sendable {
@@ -74,14 +74,6 @@ package struct CodedWeight: Hashable, Sendable {
     precondition(zeroPoints.isEmpty || zeroPoints.count == scales.count)
     precondition(
       groupIndex.map { $0.count == columns && $0.allSatisfy { (0..<Int32(groupsPerRow)).contains($0) } } ?? true)
-  }
-
-  /// A weight that a method quantized in memory.
-  package init(_ weight: AffineWeight, bits: Int, isSymmetric: Bool) {
-    self.init(
-      rows: weight.rows, columns: weight.columns, bits: bits, decoding: .zeroPoint,
-      sharing: .columns(weight.groupLength), codes: weight.codes, scales: weight.ranges.map(\.scale),
-      zeroPoints: isSymmetric ? [] : weight.ranges.map(\.zeroPoint), groupIndex: weight.groupIndex)
   }
 
   package var groupLength: Int {
@@ -162,23 +154,5 @@ package struct CodedWeight: Hashable, Sendable {
     case .levels(let levels):
       for (index, element) in members.enumerated() { target[start + index] = scale * levels[Int(codes[element])] }
     }
-  }
-
-  /// The same values where a scale of zero, which some runtimes divide by, is replaced by one, all codes of its group
-  /// standing for zero.
-  package func withoutZeroScales() -> CodedWeight {
-    guard decoding == .zeroPoint, scales.contains(0) else { return self }
-    var result = self
-    let groups = groupsPerRow
-    for group in scales.indices where scales[group] == 0 {
-      result.scales[group] = 1
-      let row = group / groups
-      let code = UInt8(min(max(zeroPoint(ofGroup: group), 0), middle * 2 - 1))
-      for column in 0..<columns {
-        let own = groupIndex.map { Int($0[column]) } ?? column / groupLength
-        if own == group % groups { result.codes[row * columns + column] = code }
-      }
-    }
-    return result
   }
 }

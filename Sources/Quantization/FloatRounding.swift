@@ -25,29 +25,47 @@ package enum FloatRounding: String, CaseIterable, Hashable, Sendable {
 
   private var codeType: ElementType { self == .float8 ? .f8E4M3 : .f4 }
 
-  /// Quantizes a weight.
+  /// Weights of a row that share a scale.
+  private func groupLength(columns: Int) -> Int { self == .float8 ? columns : self == .mxfp4 ? 32 : 16 }
+
+  /// Whether the largest magnitude of the whole weight must be known first.
+  package var needsLargest: Bool { self == .nvfp4 }
+
+  /// What all scales of a weight are divided by.
+  /// - Parameter largest: its largest magnitude, if that is needed.
+  package func divisor(largest: Float) -> Float {
+    guard self == .nvfp4, largest > 0 else { return 1 }
+    // A tensor of tiny values would need more than float32 has.
+    return min(448 * 6 / largest, .greatestFiniteMagnitude)
+  }
+
+  /// Quantizes whole rows.
+  /// - Parameters:
+  ///   - first: the first element of the rows, for errors.
+  ///   - divisor: of the weight.
   /// - Precondition: groups divide the columns.
   /// - Throws: where a value is not finite.
-  package func quantize(_ values: [Float], rows: Int, columns: Int) throws(QuantizationError) -> CodedWeight {
-    precondition(values.count == rows * columns)
-    if let index = firstNonFinite(values.span) { throw .notFinite(element: index, value: "\(values[index])") }
+  package func quantize(
+    _ values: Span<Float>, columns: Int, first: Int, divisor: Float, into tile: inout QuantizedTile
+  ) throws(QuantizationError) {
+    let length = groupLength(columns: columns)
+    precondition(values.count % columns == 0 && columns % length == 0)
     guard let encoder = SmallFloatEncoder(codeType), let scaleEncoder = SmallFloatEncoder(.f8E4M3) else {
       preconditionFailure("E4M3 and E2M1 are small floats")
     }
-    let length = self == .float8 ? columns : self == .mxfp4 ? 32 : 16
-    let largest = absoluteMaximum(values.span)
-    var divisor: Float = 1
-    if self == .nvfp4, largest > 0 {
-      divisor = 448 * 6 / largest
-      // A tensor of tiny values would need more than float32 has.
-      if !divisor.isFinite { divisor = .greatestFiniteMagnitude }
-    }
     let scaleLevels = SmallFloat(.f8E4M3)?.values ?? []
+    tile.zeroPoints.removeAll(keepingCapacity: true)
     var scales: [Float] = []
-    var codes = [UInt8](repeating: 0, count: values.count)
-    scales.reserveCapacity(values.count / length)
+    swap(&scales, &tile.scales)
+    scales.removeAll(keepingCapacity: true)
+    tile.codes.resize(to: values.count)
+    var codes = tile.codes.mutableSpan
     for start in stride(from: 0, to: values.count, by: length) {
-      let magnitude = absoluteMaximum(values.span.extracting(start..<(start + length)))
+      let members = start..<start + length
+      let magnitude = absoluteMaximum(values.extracting(members))
+      if !magnitude.isFinite, let index = firstNonFinite(values.extracting(members)) {
+        throw .notFinite(element: first + start + index, value: "\(values[start + index])")
+      }
       let scale: Float
       switch self {
       case .float8: scale = magnitude > 0 ? magnitude / 448 : 1
@@ -55,15 +73,9 @@ package enum FloatRounding: String, CaseIterable, Hashable, Sendable {
       case .nvfp4: scale = scaleLevels[Int(scaleEncoder.code(of: magnitude / 6 * divisor))]
       }
       scales.append(scale)
-      let step = scale / divisor
-      guard step > 0 else { continue }
-      for index in start..<(start + length) { codes[index] = encoder.code(of: values[index] / step) }
+      encoder.encode(values, members, step: scale / divisor, into: &codes)
     }
-    var weight = CodedWeight(
-      rows: rows, columns: columns, bits: self == .float8 ? 8 : 4,
-      decoding: .levels(SmallFloat(codeType)?.values ?? []), sharing: .columns(length), codes: codes, scales: scales)
-    weight.divisor = divisor
-    return weight
+    swap(&scales, &tile.scales)
   }
 
   private static func powerOfTwo(_ magnitude: Float) -> Float {

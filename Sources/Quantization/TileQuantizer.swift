@@ -31,11 +31,11 @@ package enum TensorScan: Hashable, Sendable {
 /// The quantized values of one tile. Buffers are reused; only the counts of the last tile are meaningful.
 package struct QuantizedTile: Sendable {
   /// One code per element.
-  package fileprivate(set) var codes: [UInt8] = []
+  package var codes: [UInt8] = []
   /// One scale per group, as a reader will see it: rounded to its stored type or doubly quantized.
-  package fileprivate(set) var scales: [Float] = []
+  package var scales: [Float] = []
   /// One zero point per group where the encoding stores them, else empty.
-  package fileprivate(set) var zeroPoints: [Float] = []
+  package var zeroPoints: [Float] = []
   /// With double quantization one code per scale, and one scale per block of 256 of them; else empty.
   package fileprivate(set) var scaleCodes: [UInt8] = []
   package fileprivate(set) var blockScales: [Float] = []
@@ -52,8 +52,13 @@ package struct QuantizedTile: Sendable {
   package init() {}
 
   /// What was quantized elsewhere.
-  package init(codes: [UInt8], scales: [Float], zeroPoints: [Float], groupIndex: [Int32] = []) {
+  package init(
+    codes: [UInt8], scales: [Float], zeroPoints: [Float], groupIndex: [Int32] = [], scaleCodes: [UInt8] = [],
+    blockScales: [Float] = []
+  ) {
     self.groupIndex = groupIndex
+    self.scaleCodes = scaleCodes
+    self.blockScales = blockScales
     self.codes = codes
     self.scales = scales
     self.zeroPoints = zeroPoints

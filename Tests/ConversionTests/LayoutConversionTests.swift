@@ -77,6 +77,13 @@ import Testing
       let largest = expected.prefix(record.elementCount).reduce(0) { max($0, abs($1)) }
       let difference = zip(found, expected).prefix(record.elementCount).reduce(0) { max($0, abs($1.0 - $1.1)) }
       #expect(difference <= tolerance * largest, "\(record.name): \(difference) of \(largest)")
+      // A run read alone is what the whole weight has there.
+      let (count, whole) = (record.elementCount, found)
+      for range in [0..<8, count / 3..<count / 2, count - 5..<count] {
+        let opened = try #require(try LayoutCheckpoint(layout.checkpoint))
+        try opened.decode(other, range, into: &found, bytes: &bytes, isAlone: true)
+        #expect(found == Array(whole[range]), "\(record.name) \(range)")
+      }
     }
   }
 

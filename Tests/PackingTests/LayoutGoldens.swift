@@ -46,8 +46,8 @@ import Testing
     }
   }
 
-  /// Any run of a weight decodes to what the whole has there.
-  @Test(arguments: ["gptq-4-order", "awq", "nf4-double", "mlx-3", "pack-quantized-4-zero"])
+  /// Any run of a weight decodes to what the whole has there, whether the whole is read or a few rows.
+  @Test(arguments: cases)
   func decodesRuns(name: String) throws {
     let opened = try open(name)
     let record = try #require(opened[Self.weightName])
@@ -55,9 +55,13 @@ import Testing
     var part: [Float] = []
     var bytes: [UInt8] = []
     try opened.decode(record, 0..<record.elementCount, into: &whole, bytes: &bytes)
-    for range in [0..<1, 5..<200, 120..<136, 900..<1024, 64..<64] {
-      try opened.decode(record, range, into: &part, bytes: &bytes)
-      #expect(part == Array(whole[range]))
+    let count = record.elementCount
+    for range in [0..<1, 5..<200, 120..<136, 900..<1024, 64..<64, count / 2..<count / 2 + 9, count - 3..<count] {
+      for isAlone in [false, true] {
+        // Opened anew, so that nothing is in memory.
+        try open(name).decode(record, range, into: &part, bytes: &bytes, isAlone: isAlone)
+        #expect(part == Array(whole[range]), "\(range)")
+      }
     }
   }
 

@@ -313,7 +313,7 @@ package struct GGUFConversion: Sendable {
     let own = part * item.rowsPerTile..<min((part + 1) * item.rowsPerTile, item.rows)
     let rows = matrix * item.rows + own.lowerBound..<matrix * item.rows + own.upperBound
     try Self.read(rows, of: item, &buffers.reader, &buffers.values, &buffers.moved)
-    if let place = buffers.values.firstIndex(where: { !$0.isFinite }) {
+    if let place = firstNonFinite(buffers.values.span) {
       throw GGUFError(
         file: source.place, tensor: item.specification.name,
         .notFinite(index: position(of: rows.lowerBound * item.columns + place, in: item.specification.shape)))

@@ -10,7 +10,7 @@ import Quantization
 ///
 /// Nibble i of word c, from the lowest, is output 8c + [0, 2, 4, 6, 1, 3, 5, 7][i]. W = scale · (code − zero point).
 package struct AWQLayout: WeightLayout {
-  package let rows: Int
+  package private(set) var rows: Int
   package let columns: Int
   package let groupLength: Int
   package let scaleType: ElementType
@@ -35,14 +35,24 @@ package struct AWQLayout: WeightLayout {
     ]
   }
 
-  package func pack(_ weight: CodedWeight, module: String, workers: Int) throws(LayoutError) -> [[UInt8]] {
-    let weight = weight.withoutZeroScales()
-    try RuntimeLayout.awq.check(weight.scales, as: scaleType, module: module)
-    let zeroPoints = (0..<weight.groupCount).map { UInt8(weight.zeroPoint(ofGroup: $0)) }
+  package func with(rows: Int) -> (any WeightLayout)? {
+    var part = self
+    part.rows = rows
+    return part
+  }
+
+  package var placement: CodePlacement { .together(order: Self.order) }
+
+  package func prepare(_ tile: inout QuantizedTile, groupIndex: [Int32]?) {
+    tile.replaceZeroScales(of: self, bits: 4, groupIndex: groupIndex)
+  }
+
+  package func pack(_ parameters: WeightParameters, module: String) throws(LayoutError) -> [[UInt8]] {
+    try RuntimeLayout.awq.check(parameters.scales, as: scaleType, module: module)
+    let zeroPoints = (0..<groupCount).map { UInt8(parameters.zeroPoint(ofGroup: $0, bits: 4)) }
     return [
-      packed(weight.codes, columns: columns, workers: workers),
-      packed(zeroPoints, columns: groups, workers: 1),
-      elementBytes(transposed(weight.scales, rows: rows, columns: groups), as: scaleType),
+      packed(zeroPoints, columns: groups),
+      elementBytes(transposed(parameters.scales, rows: rows, columns: groups), as: scaleType),
     ]
   }
 
@@ -57,11 +67,11 @@ package struct AWQLayout: WeightLayout {
   }
 
   /// A matrix `[rows, columns]` of codes as words `[columns, rows/8]`.
-  private func packed(_ codes: [UInt8], columns: Int, workers: Int) -> [UInt8] {
+  private func packed(_ codes: [UInt8], columns: Int) -> [UInt8] {
     var words = [UInt8](repeating: 0, count: rows / 2 * columns)
     var target = words.mutableSpan
-    packRowsTogether(codes.span, rows: rows, columns: columns, order: Self.order, into: &target, workers: workers)
-    return transposedWords(words, rows: rows / 8, columns: columns, workers: workers)
+    packRowsTogether(codes.span, rows: rows, columns: columns, order: Self.order, into: &target, workers: 1)
+    return transposedWords(words, rows: rows / 8, columns: columns, workers: 1)
   }
 
   private func unpacked(_ bytes: [UInt8], columns: Int, workers: Int) -> [UInt8] {

@@ -16,7 +16,7 @@ import Quantization
 /// the end: the text is padded with blanks to the length it can have at most.
 package struct BitsandbytesLayout: WeightLayout {
   package let codebook: NamedCodebook
-  package let rows: Int
+  package private(set) var rows: Int
   package let columns: Int
   package let blockLength: Int
   /// Blocks of scales; nil without double quantization.
@@ -71,10 +71,19 @@ package struct BitsandbytesLayout: WeightLayout {
     return members
   }
 
-  package func pack(_ weight: CodedWeight, module: String, workers: Int) throws(LayoutError) -> [[UInt8]] {
-    let codes = nibbles(of: weight.codes)
+  /// Rows alone are whole blocks, of scales too.
+  package func with(rows: Int) -> (any WeightLayout)? {
+    guard rows == self.rows || rows * columns % (2 * blockLength * (nestedBlockLength ?? 1)) == 0 else { return nil }
+    var part = self
+    part.rows = rows
+    return part
+  }
+
+  package var placement: CodePlacement { .nibbles }
+
+  package func pack(_ parameters: WeightParameters, module: String) throws(LayoutError) -> [[UInt8]] {
     let map = elementBytes(codebook.codebook.levels, as: .f32)
-    let nested = nestedBlockLength == nil ? nil : weight.nested
+    let nested = nestedBlockLength == nil ? nil : parameters.nested
     var state = Array(
       Self.stateText(
         codebook, rows: rows, columns: columns, blockLength: blockLength, type: type,
@@ -83,11 +92,11 @@ package struct BitsandbytesLayout: WeightLayout {
     precondition(state.count <= stateLength)
     state.append(contentsOf: repeatElement(0x20, count: stateLength - state.count))
     guard let nested else {
-      try RuntimeLayout.bitsandbytes.check(weight.scales, as: .f32, module: module)
-      return [codes, elementBytes(weight.scales, as: .f32), map, state]
+      try RuntimeLayout.bitsandbytes.check(parameters.scales, as: .f32, module: module)
+      return [elementBytes(parameters.scales, as: .f32), map, state]
     }
     return [
-      codes, nested.codes, map, state, elementBytes(nested.blockScales, as: .f32),
+      nested.codes, map, state, elementBytes(nested.blockScales, as: .f32),
       elementBytes(DoubleQuantization.levels, as: .f32),
     ]
   }
@@ -112,15 +121,6 @@ package struct BitsandbytesLayout: WeightLayout {
     return CodedWeight(
       rows: rows, columns: columns, bits: 4, decoding: .levels(levels), sharing: .block(blockLength), codes: codes,
       scales: scales, nested: nested)
-  }
-
-  /// Two codes per byte, the first one high.
-  private func nibbles(of codes: [UInt8]) -> [UInt8] {
-    var bytes = [UInt8](repeating: 0, count: (count + 1) / 2)
-    var target = bytes.mutableSpan
-    packBits(codes.span, bits: 4, into: &target)
-    swapNibbles(&target)
-    return bytes
   }
 
   private func codes(of bytes: [UInt8]) -> [UInt8] {

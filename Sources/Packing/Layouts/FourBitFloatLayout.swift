@@ -19,7 +19,7 @@ package struct FourBitFloatLayout: WeightLayout {
   }
 
   package let kind: Kind
-  package let rows: Int
+  package private(set) var rows: Int
   package let columns: Int
 
   package init(_ kind: Kind, rows: Int, columns: Int) {
@@ -46,10 +46,18 @@ package struct FourBitFloatLayout: WeightLayout {
     return members
   }
 
-  package func pack(_ weight: CodedWeight, module: String, workers: Int) throws(LayoutError) -> [[UInt8]] {
-    let codes = packedRows(weight.codes, rows: rows, columns: columns, bits: 4, workers: workers)
-    let scales = try smallFloatCodes(weight.scales, as: scaleType, layout: layout, module: module)
-    return [codes, scales] + (kind == .nvfp4 ? [elementBytes([weight.divisor], as: .f32)] : [])
+  package func with(rows: Int) -> (any WeightLayout)? {
+    var part = self
+    part.rows = rows
+    return part
+  }
+
+  /// A row is a whole number of words: sixteen inputs share a scale.
+  package var placement: CodePlacement { .rows(bits: 4) }
+
+  package func pack(_ parameters: WeightParameters, module: String) throws(LayoutError) -> [[UInt8]] {
+    let scales = try smallFloatCodes(parameters.scales, as: scaleType, layout: layout, module: module)
+    return [scales] + (kind == .nvfp4 ? [elementBytes([parameters.divisor], as: .f32)] : [])
   }
 
   package func unpack(

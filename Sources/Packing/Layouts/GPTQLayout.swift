@@ -20,7 +20,7 @@ package struct GPTQLayout: WeightLayout {
     case v2
   }
 
-  package let rows: Int
+  package private(set) var rows: Int
   package let columns: Int
   package let bits: Int
   package let groupLength: Int
@@ -61,20 +61,28 @@ package struct GPTQLayout: WeightLayout {
     return members
   }
 
-  package func pack(_ weight: CodedWeight, module: String, workers: Int) throws(LayoutError) -> [[UInt8]] {
-    var weight = weight.withoutZeroScales()
-    try layout.check(weight.scales, as: scaleType, module: module)
-    if version == .v1 { weight.raiseZeroPoints() }
-    let wordRows = wordByteCount(codes: columns, bits: bits) / 4
-    let words = packedRows(weight.codes, rows: rows, columns: columns, bits: bits, workers: workers)
+  package func with(rows: Int) -> (any WeightLayout)? {
+    var part = self
+    part.rows = rows
+    return part
+  }
+
+  package var placement: CodePlacement { .columns(bits: bits) }
+
+  package func prepare(_ tile: inout QuantizedTile, groupIndex: [Int32]?) {
+    tile.replaceZeroScales(of: self, bits: bits, groupIndex: groupIndex)
+    if version == .v1 { tile.raiseZeroPoints(of: self, bits: bits, groupIndex: groupIndex) }
+  }
+
+  package func pack(_ parameters: WeightParameters, module: String) throws(LayoutError) -> [[UInt8]] {
+    try layout.check(parameters.scales, as: scaleType, module: module)
     let subtrahend: Float = version == .v1 ? 1 : 0
-    let zeroPoints = (0..<weight.groupCount).map { UInt8(weight.zeroPoint(ofGroup: $0) - subtrahend) }
-    let index = weight.groupIndex ?? (0..<columns).map { Int32($0 / groupLength) }
+    let zeroPoints = (0..<groupCount).map { UInt8(parameters.zeroPoint(ofGroup: $0, bits: bits) - subtrahend) }
+    let index = parameters.groupIndex ?? (0..<columns).map { Int32($0 / groupLength) }
     return [
-      transposedWords(words, rows: rows, columns: wordRows, workers: workers),
       packedRows(
         transposed(zeroPoints, rows: rows, columns: groups), rows: groups, columns: rows, bits: bits, workers: 1),
-      elementBytes(transposed(weight.scales, rows: rows, columns: groups), as: scaleType),
+      elementBytes(transposed(parameters.scales, rows: rows, columns: groups), as: scaleType),
     ] + (hasGroupIndex ? [littleEndianBytes(index)] : [])
   }
 
@@ -131,23 +139,5 @@ package struct GPTQLayout: WeightLayout {
     self.init(
       rows: rows, columns: columns, bits: bits, groupLength: length, version: version, hasGroupIndex: index != nil,
       scaleType: scales.type)
-  }
-}
-
-extension CodedWeight {
-  /// Zero points of 0 become 1, with codes one higher; the highest stays.
-  fileprivate mutating func raiseZeroPoints() {
-    guard zeroPoints.contains(0) else { return }
-    let highest = UInt8((1 << bits) - 1)
-    let groups = groupsPerRow
-    for row in 0..<rows where zeroPoints[(row * groups)..<((row + 1) * groups)].contains(0) {
-      for column in 0..<columns {
-        let group = groupIndex.map { Int($0[column]) } ?? column / groupLength
-        if zeroPoints[row * groups + group] == 0 {
-          codes[row * columns + column] = min(codes[row * columns + column], highest - 1) + 1
-        }
-      }
-    }
-    for group in zeroPoints.indices where zeroPoints[group] == 0 { zeroPoints[group] = 1 }
   }
 }

@@ -10,7 +10,7 @@ import Quantization
 ///
 /// W = code · SCB · (1/127), in float32 in that order. Outliers are split off by the runtime, by its activations.
 package struct LLMInt8Layout: WeightLayout {
-  package let rows: Int
+  package private(set) var rows: Int
   package let columns: Int
   private let hasFormat: Bool
 
@@ -30,10 +30,18 @@ package struct LLMInt8Layout: WeightLayout {
     ] + (hasFormat ? [TensorSpecification(name: module + ".weight_format", type: .u8, shape: [])] : [])
   }
 
-  package func pack(_ weight: CodedWeight, module: String, workers: Int) throws(LayoutError) -> [[UInt8]] {
-    try RuntimeLayout.bitsandbytes.check(weight.scales, as: .f32, module: module)
-    let magnitudes = weight.scales.map { weight.factor == 1 ? $0 * 127 : $0 }
-    return [signsFlipped(weight.codes), elementBytes(magnitudes, as: .f32)] + (hasFormat ? [[0]] : [])
+  package func with(rows: Int) -> (any WeightLayout)? {
+    var part = self
+    part.rows = rows
+    return part
+  }
+
+  package var placement: CodePlacement { .bytes(areSigned: true) }
+
+  package func pack(_ parameters: WeightParameters, module: String) throws(LayoutError) -> [[UInt8]] {
+    try RuntimeLayout.bitsandbytes.check(parameters.scales, as: .f32, module: module)
+    let magnitudes = parameters.scales.map { parameters.factor == 1 ? $0 * 127 : $0 }
+    return [elementBytes(magnitudes, as: .f32)] + (hasFormat ? [[0]] : [])
   }
 
   package func unpack(

@@ -159,13 +159,69 @@ package struct LayoutCheckpoint: Sendable {
     }
   }
 
+  /// The rows of a weight that hold a run of elements, and the number of the first of them; nil where they cannot be read
+  /// without others, and where they are all.
+  private func rows(
+    with elements: Range<Int>, of layout: any WeightLayout, _ module: StoredModule, _ members: [CheckpointTensor]
+  ) throws(CheckpointError) -> (weight: CodedWeight, first: Int)? {
+    // Blocks of scales may ask for more rows than words do.
+    for unit in [32, 64, 128, 256] {
+      let length = unit * layout.columns
+      let start = elements.lowerBound / length * unit
+      let end = min(layout.rows, (elements.upperBound + length - 1) / length * unit)
+      guard end - start < layout.rows else { return nil }
+      guard let before = layout.with(rows: start)?.members(of: module.name),
+        let through = layout.with(rows: end)?.members(of: module.name), let part = layout.with(rows: end - start)
+      else { continue }
+      var bytes: [[UInt8]] = []
+      for (index, specification) in part.members(of: module.name).enumerated() {
+        let shape = specification.shape
+        // What does not grow with the rows is read whole.
+        let axis = shape.indices.first { shape[$0] != members[index].entry.shape[$0] }
+        let span = axis.map { before[index].shape[$0]..<through[index].shape[$0] } ?? 0..<(shape.first ?? 1)
+        guard axis.map({ span.count == shape[$0] }) ?? true else { return nil }
+        bytes.append(try Self.read(span, along: axis ?? 0, of: members[index]))
+      }
+      return (try part.unpack(bytes, of: module, workers: 1), start)
+    }
+    return nil
+  }
+
+  /// The bytes of a tensor whose index along an axis lies in a range.
+  private static func read(
+    _ range: Range<Int>, along axis: Int, of tensor: CheckpointTensor
+  ) throws(CheckpointError) -> [UInt8] {
+    let entry = tensor.entry
+    let width = entry.shape.dropFirst(axis + 1).reduce(1, *) * entry.type.bitWidth / 8
+    let line = (entry.shape.isEmpty ? 1 : entry.shape[axis]) * width
+    let lines = entry.shape.prefix(axis).reduce(1, *)
+    let (first, last) = (range.lowerBound * width, range.upperBound * width)
+    // Short lines are read together: a call costs more than their bytes.
+    let together = max(1, (lines == 1 || line > 4096 ? line : 1 << 16) / max(1, line))
+    var (bytes, buffer): ([UInt8], [UInt8]) = ([], [])
+    bytes.reserveCapacity(lines * (last - first))
+    for start in stride(from: 0, to: lines, by: together) {
+      let end = min(start + together, lines)
+      try tensor.file.read(start * line + first..<(end - 1) * line + last, of: entry, into: &buffer)
+      for index in 0..<(end - start) { bytes += buffer[index * line..<index * line + last - first] }
+    }
+    return bytes
+  }
+
   /// Reads a run of elements as float32.
   /// - Parameters:
   ///   - elements: of the flattened weight; of other tensors from a multiple of eight on.
   ///   - bytes: reused space.
+  ///   - isAlone: whether the rest of the weight will not be asked for: then no more of it is read than must be.
   package func decode(
-    _ record: Record, _ elements: Range<Int>, into values: inout [Float], bytes: inout [UInt8]
+    _ record: Record, _ elements: Range<Int>, into values: inout [Float], bytes: inout [UInt8], isAlone: Bool = false
   ) throws(CheckpointError) {
+    if isAlone, !record.isTransposed, !elements.isEmpty, case .weight(let layout, let module, let members) = record.content,
+      let (weight, first) = try rows(with: elements, of: layout, module, members)
+    {
+      let offset = first * layout.columns
+      return weight.decode(elements.lowerBound - offset..<elements.upperBound - offset, into: &values)
+    }
     if let weight = try weight(record) {
       if record.isTransposed { return weight.decodeColumns(elements, into: &values) }
       weight.decode(elements, into: &values)

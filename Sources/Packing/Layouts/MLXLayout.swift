@@ -19,7 +19,7 @@ package struct MLXLayout: WeightLayout {
   }
 
   package let mode: Mode
-  package let rows: Int
+  package private(set) var rows: Int
   package let columns: Int
   package let bits: Int
   package let groupLength: Int
@@ -57,19 +57,26 @@ package struct MLXLayout: WeightLayout {
     return members
   }
 
-  package func pack(_ weight: CodedWeight, module: String, workers: Int) throws(LayoutError) -> [[UInt8]] {
-    let codes = packedRows(weight.codes, rows: rows, columns: columns, bits: bits, workers: workers)
+  package func with(rows: Int) -> (any WeightLayout)? {
+    var part = self
+    part.rows = rows
+    return part
+  }
+
+  package var placement: CodePlacement { .rows(bits: bits) }
+
+  package func pack(_ parameters: WeightParameters, module: String) throws(LayoutError) -> [[UInt8]] {
+    let scales = parameters.scales
     guard mode == .affine else {
-      return [codes, try smallFloatCodes(weight.scales, as: scaleType, layout: .mlxMXFP4, module: module)]
+      return [try smallFloatCodes(scales, as: scaleType, layout: .mlxMXFP4, module: module)]
     }
-    let offsets: [Float]
-    if case .offset = weight.decoding {
-      offsets = weight.zeroPoints
-    } else {
-      offsets = weight.scales.indices.map { -weight.scales[$0] * weight.zeroPoint(ofGroup: $0) }
-    }
-    try RuntimeLayout.mlx.check(weight.scales + offsets, as: scaleType, module: module)
-    return [codes, elementBytes(weight.scales, as: scaleType), elementBytes(offsets, as: scaleType)]
+    let offsets =
+      parameters.areOffsets
+      ? parameters.zeroPoints
+      : scales.indices.map { -scales[$0] * parameters.zeroPoint(ofGroup: $0, bits: bits) }
+    try RuntimeLayout.mlx.check(scales, as: scaleType, module: module)
+    try RuntimeLayout.mlx.check(offsets, as: scaleType, module: module)
+    return [elementBytes(scales, as: scaleType), elementBytes(offsets, as: scaleType)]
   }
 
   package func unpack(

@@ -12,12 +12,12 @@ import Quantization
 ///
 /// W = scale · (code − zero point), or scale · value of the code.
 package struct NaiveQuantizedLayout: WeightLayout {
-  package let rows: Int
+  package private(set) var rows: Int
   package let columns: Int
   /// I8 or F8_E4M3.
   package let codeType: ElementType
   package let scaleType: ElementType
-  private let scaleShape: [Int]
+  private var scaleShape: [Int]
   package let groupLength: Int
   /// Rows that share a row of scales.
   private let rowsPerScale: Int
@@ -53,11 +53,23 @@ package struct NaiveQuantizedLayout: WeightLayout {
         ? [TensorSpecification(name: module + ".weight_zero_point", type: .i8, shape: scaleShape)] : [])
   }
 
-  package func pack(_ weight: CodedWeight, module: String, workers: Int) throws(LayoutError) -> [[UInt8]] {
-    let weight = weight.withoutZeroScales()
-    try layout.check(weight.scales, as: scaleType, module: module)
-    let codes = codeType == .i8 ? signsFlipped(weight.codes) : weight.codes
-    return [codes, elementBytes(weight.scales, as: scaleType)]
+  package func with(rows: Int) -> (any WeightLayout)? {
+    guard rows == self.rows || rows % rowsPerScale == 0 else { return nil }
+    var part = self
+    part.rows = rows
+    if scaleShape.reduce(1, *) > 1 { part.scaleShape[0] = (rows + rowsPerScale - 1) / rowsPerScale }
+    return part
+  }
+
+  package var placement: CodePlacement { .bytes(areSigned: codeType == .i8) }
+
+  package func prepare(_ tile: inout QuantizedTile, groupIndex: [Int32]?) {
+    if codeType == .i8 { tile.replaceZeroScales(of: self, bits: 8, groupIndex: groupIndex) }
+  }
+
+  package func pack(_ parameters: WeightParameters, module: String) throws(LayoutError) -> [[UInt8]] {
+    try layout.check(parameters.scales, as: scaleType, module: module)
+    return [elementBytes(parameters.scales, as: scaleType)]
   }
 
   package func unpack(
@@ -123,6 +135,6 @@ package struct NaiveQuantizedLayout: WeightLayout {
 func signsFlipped(_ codes: [UInt8]) -> [UInt8] {
   var result = codes
   var target = result.mutableSpan
-  for index in 0..<target.count { target[index] ^= 0x80 }
+  invertHighestBits(&target)
   return result
 }

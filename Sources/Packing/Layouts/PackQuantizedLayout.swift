@@ -20,7 +20,7 @@ package struct PackQuantizedLayout: WeightLayout {
     case bytes
   }
 
-  package let rows: Int
+  package private(set) var rows: Int
   package let columns: Int
   package let bits: Int
   package let groupLength: Int
@@ -84,18 +84,28 @@ package struct PackQuantizedLayout: WeightLayout {
     return members
   }
 
+  package func with(rows: Int) -> (any WeightLayout)? {
+    var part = self
+    part.rows = rows
+    return part
+  }
+
+  package var placement: CodePlacement { .rows(bits: bits) }
+
+  package func prepare(_ tile: inout QuantizedTile, groupIndex: [Int32]?) {
+    tile.replaceZeroScales(of: self, bits: bits, groupIndex: groupIndex)
+  }
+
   /// - Precondition: the layout is a writer's, as the initializer with the symmetry makes it.
-  package func pack(_ weight: CodedWeight, module: String, workers: Int) throws(LayoutError) -> [[UInt8]] {
+  package func pack(_ parameters: WeightParameters, module: String) throws(LayoutError) -> [[UInt8]] {
     precondition(!isSparse && !hasGroupIndex)
-    let weight = weight.withoutZeroScales()
-    try RuntimeLayout.packQuantized.check(weight.scales, as: scaleType, module: module)
+    try RuntimeLayout.packQuantized.check(parameters.scales, as: scaleType, module: module)
     var members = [
-      packedRows(weight.codes, rows: rows, columns: columns, bits: bits, workers: workers),
-      elementBytes(weight.scales, as: scaleType),
+      elementBytes(parameters.scales, as: scaleType),
       [rows, columns].flatMap { size in (0..<8).map { UInt8(truncatingIfNeeded: size >> ($0 * 8)) } },
     ]
     if zeroPoints == .packed {
-      let zeros = (0..<weight.groupCount).map { UInt8(weight.zeroPoint(ofGroup: $0)) }
+      let zeros = (0..<groupCount).map { UInt8(parameters.zeroPoint(ofGroup: $0, bits: bits)) }
       let streams = packedRows(
         transposed(zeros, rows: rows, columns: groups), rows: groups, columns: rows, bits: bits, workers: 1)
       let words = wordByteCount(codes: rows, bits: bits) / 4

@@ -5,8 +5,9 @@ import SystemPackage
 
 /// How one quantized weight `[rows, columns]` lies in the tensors of a runtime's layout.
 ///
-/// A value holds everything that decides names, types and shapes, so that these are known before any work. Packing and
-/// unpacking hold one weight in memory.
+/// A value holds everything that decides names, types and shapes, so that these are known before any work. Weights are
+/// packed tile by tile (`WeightPacker`): a layout says where codes lie, and packs the parameters. Unpacking holds one
+/// weight in memory.
 package protocol WeightLayout: Sendable {
   /// Output features.
   var rows: Int { get }
@@ -17,15 +18,33 @@ package protocol WeightLayout: Sendable {
   /// Bits, groups and kind in a few words, for listings.
   var label: String { get }
 
-  /// The tensors of a module's weight, in the order of `pack` and `unpack`.
+  /// The tensors of a module's weight, that of the codes first, then in the order of `pack`; all of them in that of
+  /// `unpack`.
   func members(of module: String) -> [TensorSpecification]
 
-  /// The bytes of each member.
-  /// - Precondition: the weight has this layout's shape, bits and groups; `RuntimeLayout.weightLayout` makes such layouts.
-  func pack(_ weight: CodedWeight, module: String, workers: Int) throws(LayoutError) -> [[UInt8]]
+  /// The layout of the first rows alone, a multiple of 32 or all, or of as many that begin at a multiple of 32: whatever
+  /// grows with the rows lies in the order of the rows. Nil where these rows cannot be read without others.
+  func with(rows: Int) -> (any WeightLayout)?
+
+  /// How the codes lie.
+  var placement: CodePlacement { get }
+
+  /// Changes what the layout, or its runtimes, cannot hold as it is; the values stay the same where they can.
+  /// - Parameters:
+  ///   - tile: whole rows, with the layout's bits and groups.
+  ///   - groupIndex: the group of each column, where groups are not runs of columns.
+  func prepare(_ tile: inout QuantizedTile, groupIndex: [Int32]?)
+
+  /// The bytes of the members after the first.
+  /// - Parameter parameters: of prepared tiles, with the layout's groups.
+  func pack(_ parameters: WeightParameters, module: String) throws(LayoutError) -> [[UInt8]]
 
   /// The weight back from the bytes of each member, whose sizes are those of `members`; their values may be anything.
   func unpack(_ members: [[UInt8]], of module: StoredModule, workers: Int) throws(CheckpointError) -> CodedWeight
+}
+
+extension WeightLayout {
+  package func prepare(_ tile: inout QuantizedTile, groupIndex: [Int32]?) {}
 }
 
 /// The tensors of one quantized module of a checkpoint, by what follows the module's name.
@@ -163,6 +182,9 @@ extension ElementType {
 extension RuntimeLayout {
   /// Refuses scales that the layout's runtimes cannot take, once they are known.
   func check(_ scales: [Float], as type: ElementType, module: String) throws(LayoutError) {
+    let largest = absoluteMaximum(scales.span)
+    let isInRange = rounded(largest, to: type).isFinite
+    if isInRange, rules.allowsNegativeScales || extrema(scales.span).smallest >= 0 { return }
     if !rules.allowsNegativeScales, scales.contains(where: { $0 < 0 }) {
       throw .negativeScale(self, module: module)
     }

@@ -70,6 +70,20 @@ struct BlockBytes {
     position += 1
   }
 
+  /// Codes as they are.
+  mutating func append(_ codes: [UInt8], from start: Int, count: Int) {
+    bytes.replaceSubrange(position..<position + count, with: codes[start..<start + count])
+    position += count
+  }
+
+  /// Bytes of a code's low four bits, and of those of the code at a distance above them.
+  mutating func append(nibbles codes: [UInt8], from start: Int, distance: Int, count: Int) {
+    let place = position
+    position += count
+    var target = bytes.mutableSpan
+    packNibbles(codes.span, low: start, high: start + distance, count: count, into: &target, at: place)
+  }
+
   mutating func append(half value: Float) {
     let bits = Half.half(from: value)
     if bits & 0x7fff >= 0x7c00 { hasOverflow = true }
@@ -292,11 +306,7 @@ func blockExtreme(_ values: Floats, groups: Int) -> Floats {
 }
 
 /// Lanes rounded to binary16.
-func halves(_ values: Floats) -> Floats {
-  var result = Floats()
-  for lane in 0..<GroupLanes.count { result[lane] = Half.float(fromHalf: Half.half(from: values[lane])) }
-  return result
-}
+func halves(_ values: Floats) -> Floats { GroupLanes.halves(values) }
 
 /// The nearest whole numbers within bounds, ties to even.
 func wholes(_ values: Floats, _ lowest: Float, _ highest: Float) -> Floats {

@@ -21,7 +21,7 @@ struct SignedByteBlocks: BlockFormat {
     lanes.roundedCodes(inverse: GroupLanes.reciprocal(scale), into: &codes)
     for block in 0..<blocks {
       target.append(half: scale[block])
-      for index in 0..<32 { target.append(codes[block * 32 + index]) }
+      target.append(codes, from: block * 32, count: 32)
     }
   }
 
@@ -132,11 +132,6 @@ extension BlockBytes {
       for byte in 0..<4 { append(UInt8(truncatingIfNeeded: high >> UInt32(byte * 8))) }
     }
     append(nibbles: codes, from: start, distance: 16, count: 16)
-  }
-
-  /// Bytes of a code's low four bits, and of those of the code at a distance above them.
-  mutating func append(nibbles codes: [UInt8], from start: Int, distance: Int, count: Int) {
-    for index in start..<(start + count) { append(codes[index] & 15 | codes[index + distance] << 4) }
   }
 }
 
