@@ -77,7 +77,8 @@ import Testing
       #expect(converted.code == 0, "\(converted.error)")
       #expect(converted.error.contains("are quantized already (\(kind))") && converted.error.contains("errors of both"))
       let found = try await run("report", path("to"), "--against", tiny)
-      #expect(found.code == 0)
+      // A Q8_0 file has lost some of the embedding, too, which is then kept as it has become.
+      #expect(found.code == (name == "file.gguf" ? 65 : 0))
       try FileManager.default.removeItem(atPath: path("to"))
       #expect(try Set(FileManager.default.contentsOfDirectory(atPath: folder.path.string)) == Set(kept))
     }

@@ -121,7 +121,7 @@ private struct Change {
     }
     let text = try readJSONObject(source.appending(PackedManifest.fileName)).text()
     let changes = [
-      Change(#""version":1,"#, #""version":2,"#),
+      Change(#""version":1,"#, #""version":3,"#),
       Change(#""format":"convert-model-packed""#, #""format":"something-else""#),
       Change(#""encoding":{"bits":3,"#, #""encoding":{"bits":9,"#),
       Change(#""encoding":{"bits":3,"#, #""encoding":{"bits":4,"#),
