@@ -216,7 +216,8 @@ package struct LayoutCheckpoint: Sendable {
   package func decode(
     _ record: Record, _ elements: Range<Int>, into values: inout [Float], bytes: inout [UInt8], isAlone: Bool = false
   ) throws(CheckpointError) {
-    if isAlone, !record.isTransposed, !elements.isEmpty, case .weight(let layout, let module, let members) = record.content,
+    if isAlone, !record.isTransposed, !elements.isEmpty,
+      case .weight(let layout, let module, let members) = record.content,
       let (weight, first) = try rows(with: elements, of: layout, module, members)
     {
       let offset = first * layout.columns
