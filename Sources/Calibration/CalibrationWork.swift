@@ -38,7 +38,7 @@ struct CalibrationCosts {
     guard quantizes, isWanted(linear) else { return 0 }
     let (inputs, outputs) = (Double(linear.inputs), Double(linear.outputs))
     // The evidence and the scales among it: they come before the first of a block's layers.
-    if roundsAfterScaling { return inputs * outputs * (200_000 + 20 * inputs) }
+    if roundsAfterScaling { return inputs * outputs * (130_000 + 20 * inputs) }
     // Factors of the Hessian; feedback along the columns; ranges and sweeps, which take most of it, as measured; errors
     // on held-out tokens.
     return inputs * inputs * inputs * 2 + outputs * inputs * inputs * 4 + outputs * inputs * 37_000
@@ -154,7 +154,20 @@ final class CalibrationMeter {
 
   func begin(_ linear: LinearDescription) throws {
     progress.layer = linear.weight
+    if costs.roundsAfterScaling, let index = progress.block { passed(blocks[index], before: linear) }
     try tell()
+  }
+
+  /// Where layers are rounded after scaling, the block has been run up to the first of those that read the same.
+  private func passed(_ block: BlockDescription, before linear: LinearDescription) {
+    let attention = costs.attend(block) + costs.product(block.attention.output)
+    let amount: Double? =
+      if linear == block.attention.input.linears.first {
+        attention
+      } else if linear
+        == block.feedForward.experts.first?.input.linears.first
+      { attention + costs.feedForward(block) } else { nil }
+    if let amount { progress.done[.run] = (before[.run] ?? 0) + min(amount, planned[.run] ?? 0) }
   }
 
   func end(_ linear: LinearDescription) throws { try add(.quantize, costs.quantize(linear)) }

@@ -16,6 +16,8 @@ package struct TimeEstimate: Sendable {
 
   private var parts: [String: Part] = [:]
   private var last = 0.0
+  /// Whether any part was told of.
+  private var hasBegun = false
 
   /// How much of a part its prior weighs, and how much of all work the priors' own pace.
   private static let priorWeight = 0.03
@@ -44,10 +46,12 @@ package struct TimeEstimate: Sendable {
       parts[name].map { (name: name, units: max(0, min(done, $0.total) - $0.done)) }
     }.filter { $0.units > 0 }
     guard !steps.isEmpty else {
-      // What went before the first step is no part's: opening files, reading texts.
-      if parts.values.allSatisfy({ $0.done == 0 }) { last = max(last, seconds) }
+      // What went before the work is no part's: opening files, reading texts.
+      if !hasBegun { last = max(last, seconds) }
+      hasBegun = true
       return
     }
+    hasBegun = true
     last = max(last, seconds)
     let weights = steps.map { $0.units * cost($0.name) }
     let whole = weights.reduce(0, +)

@@ -126,7 +126,7 @@ def main():
     work.mkdir(parents=True)
     program = str(Path(options.program).resolve())
     calibration = ["--samples", "64", "--sequence-length", "128"]
-    kills, differences, leftovers = 0, 0, 0
+    kills, more, differences, leftovers = 0, 0, 0, 0
     try:
         make_random(work / "random", generator)
         make_model(work / "model")
@@ -157,7 +157,10 @@ def main():
             if number >= len(methods):
                 share = options.kills // 10
             done, resumed = run_until_done(command + [str(output)], output, share, duration, generator)
-            kills += done
+            if number < len(methods):
+                kills += done
+            else:
+                more += done
             same = contents(reference) == contents(output)
             differences += not same
             left = [p for p in work.iterdir() if p.name.startswith(".")]
@@ -167,6 +170,7 @@ def main():
                 f" {'same bytes' if same else 'OTHER BYTES'}{', left ' + str(left) if left else ''}", flush=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+    print(f"{more} kills more, of other runs")
     print(f"{kills} kills, {differences} differences, {leftovers} leftovers")
     return 1 if differences or leftovers else 0
 
