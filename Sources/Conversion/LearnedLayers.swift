@@ -50,7 +50,7 @@ extension CalibratedLayers {
     // Operations of the parts before and after the blocks, of which the forward pass is run for both models.
     var work = planned(from: firstBlock)
     let forward = (planned(from: 0)[.run] ?? 0) / 2
-    if options.coupledSweeps > 0, firstBlock < model.description.blocks.count { work[.curvature] = 3 * forward }
+    if options.coupledSweeps > 0, firstBlock < model.description.blocks.count { work[.curvature] = 2.4 * forward }
     if options.distillation > 0 {
       work[.distill] = 3 * forward / Double(max(1, windows.tokenCount)) * step * Double(options.distillation)
     }
