@@ -126,8 +126,8 @@ private func attendTile(
     while start < endKey {
       let count = min(keyTile, endKey - start)
       product(
-        q, strideQ, k + start * strideK, strideK, isTransposed: true, scores, scoreStride, rows: queryCount,
-        columns: count, inner: width, alpha: form.scale, beta: 0)
+        StridedMatrix(q, strideQ), StridedMatrix(k + start * strideK, strideK).transposed, into: scores, scoreStride,
+        rows: queryCount, columns: count, inner: width, alpha: form.scale)
       for row in 0..<queryCount {
         let visible = form.visible(from: position + row, keyCount: keyCount).clamped(to: start..<(start + count))
         let line = scores + row * scoreStride
@@ -141,8 +141,8 @@ private func attendTile(
         if !isFirst, factor != 1 { for column in 0..<width { y[row * strideY + column] *= factor } }
       }
       product(
-        scores, scoreStride, v + start * strideV, strideV, isTransposed: false, y, strideY, rows: queryCount,
-        columns: width, inner: count, alpha: 1, beta: isFirst ? 0 : 1)
+        StridedMatrix(scores, scoreStride), StridedMatrix(v + start * strideV, strideV), into: y, strideY,
+        rows: queryCount, columns: width, inner: count, adding: !isFirst)
       isFirst = false
       start += count
     }

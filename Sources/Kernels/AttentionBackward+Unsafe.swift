@@ -1,5 +1,3 @@
-import COpenBLAS
-
 /// The gradients of queries, keys and values, each in the columns that the forward pass read them from.
 package struct AttentionGradients: Sendable {
   package let queries: MatrixColumns
@@ -43,7 +41,6 @@ package func attendBackward(
     if let bias { precondition(bias.rows == form.heads && bias.columns >= 2 * span.keys.count - 1) }
   }
   let sharing = form.heads / form.keyValueHeads
-  setOneThread()
   runTiles(count: spans.count * form.keyValueHeads, workers: workers) { item in
     let span = spans[item / form.keyValueHeads]
     let keyHead = item % form.keyValueHeads
@@ -83,6 +80,8 @@ private struct HeadRows {
   let base: UnsafeMutablePointer<Float>
   let stride: Int
 
+  var matrix: StridedMatrix { StridedMatrix(base, stride) }
+
   func from(_ row: Int) -> HeadRows { HeadRows(base: base + row * stride, stride: stride) }
 }
 
@@ -105,11 +104,10 @@ private func backwardTile(
     let caps = slopes + queryTile * count
     let (keys, values) = (k.from(start), v.from(start))
     product(
-      q.base, q.stride, keys.base, keys.stride, isTransposed: true, probabilities, count, rows: queryCount,
-      columns: count, inner: width, alpha: form.scale, beta: 0)
+      q.matrix, keys.matrix.transposed, into: probabilities, count, rows: queryCount, columns: count, inner: width,
+      alpha: form.scale)
     product(
-      dy.base, dy.stride, values.base, values.stride, isTransposed: true, slopes, count, rows: queryCount,
-      columns: count, inner: width, alpha: 1, beta: 0)
+      dy.matrix, values.matrix.transposed, into: slopes, count, rows: queryCount, columns: count, inner: width)
     for row in 0..<queryCount {
       let visible = form.visible(from: position + row, keyCount: keyCount).clamped(to: start..<end)
       let line = probabilities + row * count
@@ -118,8 +116,9 @@ private func backwardTile(
         line, (visible.lowerBound - start)..<(visible.upperBound - start), count, softCap: form.softCap,
         caps: caps + row * count)
     }
-    transposedProduct(
-      probabilities, count, dy, into: dv.from(start), rows: count, columns: width, inner: queryCount, alpha: 1)
+    product(
+      StridedMatrix(probabilities, count).transposed, dy.matrix, into: dv.from(start).base, dv.stride, rows: count,
+      columns: width, inner: queryCount, adding: true)
     for row in 0..<queryCount {
       let (line, slope, cap) = (probabilities + row * count, slopes + row * count, caps + row * count)
       var along = Floats.zero
@@ -134,10 +133,11 @@ private func backwardTile(
       }
     }
     product(
-      slopes, count, keys.base, keys.stride, isTransposed: false, dq.base, dq.stride, rows: queryCount, columns: width,
-      inner: count, alpha: form.scale, beta: 0)
-    transposedProduct(
-      slopes, count, q, into: dk.from(start), rows: count, columns: width, inner: queryCount, alpha: form.scale)
+      StridedMatrix(slopes, count), keys.matrix, into: dq.base, dq.stride, rows: queryCount, columns: width,
+      inner: count, alpha: form.scale)
+    product(
+      StridedMatrix(slopes, count).transposed, q.matrix, into: dk.from(start).base, dk.stride, rows: count,
+      columns: width, inner: queryCount, alpha: form.scale, adding: true)
   }
 }
 
@@ -178,14 +178,4 @@ private func softmax(
   }
   for index in 0..<first { line[index] = 0 }
   for index in end..<count { line[index] = 0 }
-}
-
-/// c += alpha·aᵀ·b with a `[inner, rows]`.
-private func transposedProduct(
-  _ a: UnsafePointer<Float>, _ strideA: Int, _ b: HeadRows, into c: HeadRows, rows: Int, columns: Int, inner: Int,
-  alpha: Float
-) {
-  cblas_sgemm(
-    CblasRowMajor, CblasTrans, CblasNoTrans, Int32(rows), Int32(columns), Int32(inner), alpha, a, Int32(strideA),
-    b.base, Int32(b.stride), 1, c.base, Int32(c.stride))
 }

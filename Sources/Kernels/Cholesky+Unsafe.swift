@@ -5,7 +5,7 @@ import Synchronization
 ///
 /// Only the lower triangle is read and written; what stands above the diagonal stays. Right-looking by blocks (Golub and
 /// Van Loan, Matrix Computations, 4.2.6): LAPACK's spotrf factors a block of the diagonal and strtri inverts it, the
-/// panel below is multiplied by that inverse, and the rest is updated by tiles of sgemm. The partition depends on the
+/// panel below is multiplied by that inverse, and the rest is updated by tiles of products. The partition depends on the
 /// size alone, so that the result is the same for any number of workers.
 /// - Returns: nil, or the first column whose pivot is not positive; `a` is then partly overwritten.
 package func factorCholesky(_ a: Matrix, workers: Int) -> Int? {
@@ -32,8 +32,8 @@ package func factorCholesky(_ a: Matrix, workers: Int) -> Int? {
           (source + index * block).update(from: panel + index * size, count: width)
         }
         product(
-          source, block, inverse.base, block, isTransposed: true, panel, size, rows: rows, columns: width,
-          inner: width, alpha: 1, beta: 0)
+          StridedMatrix(source, block), StridedMatrix(inverse.base, block).transposed, into: panel, size, rows: rows,
+          columns: width, inner: width)
       }
     }
     updateRest(a, from: end, panel: start..<end, workers: workers)
@@ -55,15 +55,10 @@ private func updateRest(_ a: Matrix, from start: Int, panel: Range<Int>, workers
     // Bounds: as in factorCholesky.
     let left = a.base + row * size + panel.lowerBound
     let target = a.base + row * size + column
-    if row == column {
-      cblas_ssyrk(
-        CblasRowMajor, CblasLower, CblasNoTrans, Int32(rows), Int32(panel.count), -1, left, Int32(size), 1, target,
-        Int32(size))
-    } else {
-      product(
-        left, size, a.base + column * size + panel.lowerBound, size, isTransposed: true, target, size, rows: rows,
-        columns: columns, inner: panel.count, alpha: -1, beta: 1)
-    }
+    product(
+      StridedMatrix(left, size), StridedMatrix(a.base + column * size + panel.lowerBound, size).transposed,
+      into: target, size, rows: rows, columns: columns, inner: panel.count, alpha: -1, adding: true,
+      lowerOnly: row == column)
   }
 }
 

@@ -70,8 +70,8 @@ package final class CoupledTile {
     precondition(h.rows == columns && h.columns == columns)
     // Bounds: rows of this tile, a square matrix.
     product(
-      errors.base, columns, h.base, columns, isTransposed: false, products.base, columns, rows: rows, columns: columns,
-      inner: columns, alpha: 1, beta: 0)
+      StridedMatrix(errors.base, columns), StridedMatrix(h.base, columns), into: products.base, columns, rows: rows,
+      columns: columns, inner: columns)
   }
 
   /// tr(A·E·H·Eᵀ).
@@ -202,10 +202,8 @@ package final class CoupledTile {
 package func accumulateGram(_ x: Matrix, columns: Range<Int>, into sum: Matrix) {
   precondition(columns.lowerBound >= 0 && columns.upperBound <= x.columns)
   precondition(sum.rows == columns.count && sum.columns == columns.count)
-  setOneThread()
   // Bounds: columns of x's rows.
-  let first = x.base + columns.lowerBound
-  cblas_sgemm(
-    CblasRowMajor, CblasTrans, CblasNoTrans, Int32(sum.rows), Int32(sum.rows), Int32(x.rows), 1, first,
-    Int32(x.columns), first, Int32(x.columns), 1, sum.base, Int32(sum.rows))
+  let run = StridedMatrix(x.base + columns.lowerBound, x.columns)
+  product(
+    run.transposed, run, into: sum.base, sum.rows, rows: sum.rows, columns: sum.rows, inner: x.rows, adding: true)
 }

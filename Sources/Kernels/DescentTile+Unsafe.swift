@@ -1,5 +1,3 @@
-import COpenBLAS
-
 /// Some rows of a quantized weight whose codes and scales are improved one after the other (see `CoordinateDescent` in
 /// Quantization).
 ///
@@ -113,11 +111,10 @@ package final class DescentTile {
   /// Computes the gradient anew: E·H.
   package func computeGradients(_ h: Matrix) {
     precondition(h.rows == columns && h.columns == columns)
-    setOneThread()
     // Bounds: a square matrix and columns of this tile.
-    cblas_sgemm(
-      CblasRowMajor, CblasNoTrans, CblasNoTrans, Int32(columns), Int32(lanes), Int32(columns), 1, h.base,
-      Int32(columns), errors.base, Int32(stride), 0, gradients.base, Int32(stride))
+    product(
+      StridedMatrix(h.base, columns), StridedMatrix(errors.base, stride), into: gradients.base, stride, rows: columns,
+      columns: lanes, inner: columns)
   }
 
   /// Gives each column of a block in turn the code that is best while all others stay.
@@ -164,12 +161,11 @@ package final class DescentTile {
   package func improveScale(_ run: Range<Int>, group: Int, h: Matrix, round: (Float) -> Float) {
     precondition(run.lowerBound >= 0 && run.upperBound <= columns && run.count <= changes.rows)
     precondition(h.rows == columns && h.columns == columns && 0..<scales.rows ~= group)
-    setOneThread()
     // Bounds: the block of h at these columns, as many rows of `products`.
-    cblas_sgemm(
-      CblasRowMajor, CblasNoTrans, CblasNoTrans, Int32(run.count), Int32(lanes), Int32(run.count), 1,
-      h.base + run.lowerBound * (columns + 1), Int32(columns), steps.base + run.lowerBound * stride, Int32(stride), 0,
-      products.base, Int32(stride))
+    product(
+      StridedMatrix(h.base + run.lowerBound * (columns + 1), columns),
+      StridedMatrix(steps.base + run.lowerBound * stride, stride), into: products.base, stride, rows: run.count,
+      columns: lanes, inner: run.count)
     var isChanged = false
     for lane in Swift.stride(from: 0, to: lanes, by: 16) {
       var slope = Floats(repeating: 0)
@@ -204,11 +200,10 @@ package final class DescentTile {
 
   /// Adds what changes of some columns do to the gradient of all.
   private func propagate(_ run: Range<Int>, _ h: Matrix) {
-    setOneThread()
     // Bounds: `run.count` rows of h, as many of `changes`.
-    cblas_sgemm(
-      CblasRowMajor, CblasTrans, CblasNoTrans, Int32(columns), Int32(lanes), Int32(run.count), 1,
-      h.base + run.lowerBound * columns, Int32(columns), changes.base, Int32(stride), 1, gradients.base, Int32(stride))
+    product(
+      StridedMatrix(h.base + run.lowerBound * columns, columns).transposed, StridedMatrix(changes.base, stride),
+      into: gradients.base, stride, rows: columns, columns: lanes, inner: run.count, adding: true)
   }
 }
 

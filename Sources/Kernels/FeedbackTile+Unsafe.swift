@@ -137,13 +137,11 @@ package final class FeedbackTile {
   private func multiply(
     _ matrix: Matrix, _ values: Matrix, from sources: Range<Int>, into result: Matrix, _ targets: Range<Int>
   ) {
-    setOneThread()
     // Bounds: rows `sources` and columns `targets` of a square matrix, columns of this tile.
-    cblas_sgemm(
-      CblasRowMajor, CblasTrans, CblasNoTrans, Int32(targets.count), Int32(lanes), Int32(sources.count), 1,
-      matrix.base + sources.lowerBound * columns + targets.lowerBound, Int32(columns),
-      values.base + sources.lowerBound * stride, Int32(stride), 1, result.base + targets.lowerBound * stride,
-      Int32(stride))
+    product(
+      StridedMatrix(matrix.base + sources.lowerBound * columns + targets.lowerBound, columns).transposed,
+      StridedMatrix(values.base + sources.lowerBound * stride, stride), into: result.base + targets.lowerBound * stride,
+      stride, rows: targets.count, columns: lanes, inner: sources.count, adding: true)
   }
 
   /// Quantizes the columns at these positions, the last one first.

@@ -2,7 +2,7 @@ import COpenBLAS
 
 /// sum ← sum + xᵀ·x for the rows in use of `x`: both triangles, equal to the bit.
 ///
-/// By tiles of the lower triangle, each one call of ssyrk or sgemm whose result is mirrored; the partition depends on the
+/// By tiles of the lower triangle, each one product whose result is mirrored; the partition depends on the
 /// number of columns alone.
 /// - Parameters:
 ///   - x: `[tokens, n]`.
@@ -11,7 +11,6 @@ package func accumulateGram(_ x: Matrix, into sum: Matrix, workers: Int) {
   precondition(sum.rows == x.columns && sum.columns == x.columns)
   let size = x.columns
   guard x.rows > 0 else { return }
-  setOneThread()
   let tileSize = gramTile(size)
   let tiles = (size + tileSize - 1) / tileSize
   runTiles(count: tiles * (tiles + 1) / 2, workers: workers) { tile in
@@ -22,20 +21,15 @@ package func accumulateGram(_ x: Matrix, into sum: Matrix, workers: Int) {
     let columns = min(tileSize, size - column)
     // Bounds: rows and columns are clipped to the size of sum, which is the row length of x.
     let target = sum.base + row * size + column
-    if row == column {
-      cblas_ssyrk(
-        CblasRowMajor, CblasLower, CblasTrans, Int32(rows), Int32(x.rows), 1, x.base + row, Int32(size), 1, target,
-        Int32(size))
-    } else {
-      cblas_sgemm(
-        CblasRowMajor, CblasTrans, CblasNoTrans, Int32(rows), Int32(columns), Int32(x.rows), 1, x.base + row,
-        Int32(size), x.base + column, Int32(size), 1, target, Int32(size))
-    }
+    product(
+      StridedMatrix(x.base + row, size).transposed, StridedMatrix(x.base + column, size), into: target, size,
+      rows: rows,
+      columns: columns, inner: x.rows, adding: true, lowerOnly: row == column)
     mirror(sum.base, size, rows: row..<(row + rows), columns: column..<(column + columns))
   }
 }
 
-/// Tiles large enough for BLAS, and so many that a small matrix, too, keeps several threads busy.
+/// Tiles large enough to be worth packing, and so many that a small matrix, too, keeps several threads busy.
 private func gramTile(_ size: Int) -> Int { size <= 256 ? 128 : size <= 1024 ? 256 : 512 }
 
 /// sum ← sum + aᵀ·b for the rows in use of both, by tiles.
@@ -46,17 +40,16 @@ private func gramTile(_ size: Int) -> Int { size <= 256 ? 128 : size <= 1024 ? 2
 package func accumulateCrossProduct(_ a: Matrix, _ b: Matrix, into sum: Matrix, workers: Int) {
   precondition(sum.rows == a.columns && sum.columns == b.columns && a.rows == b.rows)
   guard a.rows > 0 else { return }
-  setOneThread()
   let tileSize = gramTile(max(sum.rows, sum.columns))
   let across = (sum.columns + tileSize - 1) / tileSize
   runTiles(count: (sum.rows + tileSize - 1) / tileSize * across, workers: workers) { tile in
     let row = tile / across * tileSize
     let column = tile % across * tileSize
     // Bounds: clipped to the row lengths of a and b, which are the rows and columns of sum.
-    cblas_sgemm(
-      CblasRowMajor, CblasTrans, CblasNoTrans, Int32(min(tileSize, sum.rows - row)),
-      Int32(min(tileSize, sum.columns - column)), Int32(a.rows), 1, a.base + row, Int32(a.columns), b.base + column,
-      Int32(b.columns), 1, sum.base + row * sum.columns + column, Int32(sum.columns))
+    product(
+      StridedMatrix(a.base + row, a.columns).transposed, StridedMatrix(b.base + column, b.columns),
+      into: sum.base + row * sum.columns + column, sum.columns, rows: min(tileSize, sum.rows - row),
+      columns: min(tileSize, sum.columns - column), inner: a.rows, adding: true)
   }
 }
 

@@ -124,8 +124,8 @@ private func largestSum(_ codes: Matrix, run: Int, workers: Int) -> Float {
 /// y = (x·wᵀ) · (scale of x's row · scale of w's row) + bias + xₒ·wₒᵀ for the rows in use of `x`: the product of
 /// LLM.int8() (arXiv 2208.07339, equation 8), with integers and outliers apart.
 ///
-/// The sums of integers are exact, those of int32 accumulation: runs of inputs whose sums float32 holds exactly by BLAS's
-/// sgemm, and where there are several runs, their sums in double precision. No integer instruction that Swift compiles to
+/// The sums of integers are exact, those of int32 accumulation: runs of inputs whose sums float32 holds exactly by products
+/// of floats, and where there are several runs, their sums in double precision. No integer instruction that Swift compiles to
 /// for every x86-64 comes near sgemm's rate (see `Docs/LLMInt8.md`). Tiles depend on the shapes alone, so the result is
 /// the same for any number of workers.
 /// - Parameters:
@@ -148,7 +148,6 @@ package func multiplyIntegers(
     precondition(outliers.x.rows == tokens && outliers.w.rows == outputs && outliers.x.columns == outliers.w.columns)
   }
   y.use(rows: tokens)
-  setOneThread()
   let (tokenTile, outputTile) = (1024, 512)
   let across = (outputs + outputTile - 1) / outputTile
   runTiles(count: (tokens + tokenTile - 1) / tokenTile * across, workers: workers) { tile in
@@ -164,8 +163,8 @@ package func multiplyIntegers(
     let sums = inputs > run ? Sums(area) : nil
     for first in stride(from: 0, to: max(inputs, 1), by: run) {
       product(
-        source + first, inputs, weights + first, inputs, isTransposed: true, area.base, area.stride, rows: area.rows,
-        columns: area.columns, inner: min(run, inputs - first), alpha: 1, beta: 0)
+        StridedMatrix(source + first, inputs), StridedMatrix(weights + first, inputs).transposed, into: area.base,
+        area.stride, rows: area.rows, columns: area.columns, inner: min(run, inputs - first))
       sums?.add(area)
     }
     sums?.store(to: area)
@@ -174,8 +173,9 @@ package func multiplyIntegers(
     if let outliers, outliers.x.columns > 0 {
       let count = outliers.x.columns
       product(
-        outliers.x.base + token * count, count, outliers.w.base + output * count, count, isTransposed: true, area.base,
-        area.stride, rows: area.rows, columns: area.columns, inner: count, alpha: 1, beta: 1)
+        StridedMatrix(outliers.x.base + token * count, count),
+        StridedMatrix(outliers.w.base + output * count, count).transposed, into: area.base, area.stride,
+        rows: area.rows, columns: area.columns, inner: count, adding: true)
     }
   }
 }

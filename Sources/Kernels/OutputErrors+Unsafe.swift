@@ -71,9 +71,9 @@ package final class OutputErrorTile {
     guard count > 0 else { return }
     // Bounds: the block of H and the rows in use, by the preconditions.
     Kernels.product(
-      errors.base, errors.columns, hessian.base + column * hessian.columns + column, hessian.columns,
-      isTransposed: false, products.base, products.columns, rows: count, columns: width, inner: width, alpha: 1,
-      beta: 0)
+      StridedMatrix(errors.base, errors.columns),
+      StridedMatrix(hessian.base + column * hessian.columns + column, hessian.columns), into: products.base,
+      products.columns, rows: count, columns: width, inner: width)
   }
 
   /// row·H·rowᵀ, after `multiply`.

@@ -6,16 +6,9 @@ private let singleThreaded: Void = openblas_set_num_threads(1)
 /// To be called before any call of BLAS or LAPACK.
 func setOneThread() { _ = singleThreaded }
 
-/// The family of processors that OpenBLAS chose its loops for, such as `SkylakeX`. Other families add in another order,
-/// so that the last bits of sums differ.
-package func linearAlgebraFamily() -> String {
-  // Bounds: OpenBLAS's name ends with a zero and lives as long as the program.
-  openblas_get_corename().map { String(cString: $0) } ?? "unknown"
-}
-
 /// y = x·wᵀ + bias for the rows in use of `x`: what a linear layer computes.
 ///
-/// Runs by tiles whose partition depends on the shapes alone, each a call of BLAS's sgemm on one thread.
+/// Runs by tiles whose partition depends on the shapes alone, each a product on one thread.
 /// - Parameters:
 ///   - x: `[tokens, inputs]`.
 ///   - w: `[outputs, inputs]`.
@@ -50,32 +43,19 @@ package func multiply(
     }
     let source = x.base + firstToken * x.columns
     let weights = w.base + firstOutput * w.columns
-    let beta: Float = bias == nil ? 0 : 1
     if rows == 1 {
       cblas_sgemv(
-        CblasRowMajor, CblasNoTrans, Int32(outputs), Int32(x.columns), 1, weights, Int32(w.columns), source, 1, beta,
-        target, 1)
+        CblasRowMajor, CblasNoTrans, Int32(outputs), Int32(x.columns), 1, weights, Int32(w.columns), source, 1,
+        bias == nil ? 0 : 1, target, 1)
     } else {
       product(
-        source, x.columns, weights, w.columns, isTransposed: true, target, y.columns, rows: rows, columns: outputs,
-        inner: x.columns, alpha: 1, beta: beta)
+        StridedMatrix(source, x.columns), StridedMatrix(weights, w.columns).transposed, into: target, y.columns,
+        rows: rows, columns: outputs, inner: x.columns, adding: bias != nil)
     }
   }
 }
 
-/// c = alpha·a·b + beta·c, row-major with leading dimensions, on the calling thread.
-@inline(__always)
-func product(
-  _ a: UnsafePointer<Float>, _ strideA: Int, _ b: UnsafePointer<Float>, _ strideB: Int, isTransposed: Bool,
-  _ c: UnsafeMutablePointer<Float>, _ strideC: Int, rows: Int, columns: Int, inner: Int, alpha: Float, beta: Float
-) {
-  _ = singleThreaded
-  cblas_sgemm(
-    CblasRowMajor, CblasNoTrans, isTransposed ? CblasTrans : CblasNoTrans, Int32(rows), Int32(columns), Int32(inner),
-    alpha, a, Int32(strideA), b, Int32(strideB), beta, c, Int32(strideC))
-}
-
-/// Products of square matrices, one call of BLAS's sgemm a thread: the rate to compare linear layers with.
+/// Products of square matrices, one a thread: the rate to compare linear layers with.
 package struct SquareProducts: Sendable {
   private let size: Int
   private let matrices: [(Matrix, Matrix, Matrix)]
@@ -87,15 +67,24 @@ package struct SquareProducts: Sendable {
     }
   }
 
+  /// - Parameter byBLAS: by BLAS's sgemm, whatever makes this module's products.
   /// - Returns: the floating-point operations of one round.
-  package func run() -> Int {
+  package func run(byBLAS: Bool) -> Int {
+    setOneThread()
     let (size, matrices) = (size, matrices)
     runTiles(count: matrices.count, workers: matrices.count) { tile in
       let (a, b, c) = matrices[tile]
       // Bounds: all three are size · size.
-      product(
-        a.base, size, b.base, size, isTransposed: true, c.base, size, rows: size, columns: size, inner: size, alpha: 1,
-        beta: 0)
+      if byBLAS {
+        cblas_sgemm(
+          CblasRowMajor, CblasNoTrans, CblasTrans, Int32(size), Int32(size), Int32(size), 1, a.base, Int32(size),
+          b.base,
+          Int32(size), 0, c.base, Int32(size))
+      } else {
+        product(
+          StridedMatrix(a.base, size), StridedMatrix(b.base, size).transposed, into: c.base, size, rows: size,
+          columns: size, inner: size)
+      }
     }
     return 2 * size * size * size * matrices.count
   }

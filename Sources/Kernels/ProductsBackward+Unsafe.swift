@@ -1,8 +1,7 @@
 /// y = x·w for the rows in use of `x`: what a linear layer's output gradient says of its input, the vector-Jacobian
 /// product of `multiply(_:transposed:)`.
 ///
-/// Runs by tiles whose partition depends on the shapes alone, each a call of BLAS's sgemm on one thread. With many rows
-/// the weights are turned over first: for rows of a power of two BLAS packs them several times as fast that way.
+/// Runs by tiles whose partition depends on the shapes alone, each a product on one thread.
 /// - Parameters:
 ///   - x: `[tokens, outputs]`.
 ///   - w: `[outputs, inputs]`.
@@ -11,11 +10,6 @@
 package func multiply(_ x: Matrix, by w: Matrix, into y: Matrix, adding: Bool = false, workers: Int) {
   precondition(x.columns == w.rows && y.columns == w.columns)
   y.use(rows: x.rows)
-  if x.rows >= 256, !adding {
-    let turned = Matrix(unwrittenRows: w.columns, columns: w.rows)
-    transpose(w, into: turned, workers: workers)
-    return multiply(x, transposed: turned, into: y, workers: workers)
-  }
   let (tokenTile, inputTile) = (512, 4096)
   let across = (w.columns + inputTile - 1) / inputTile
   runTiles(count: (x.rows + tokenTile - 1) / tokenTile * across, workers: workers) { tile in
@@ -23,26 +17,9 @@ package func multiply(_ x: Matrix, by w: Matrix, into y: Matrix, adding: Bool = 
     let column = tile % across * inputTile
     // Bounds: clipped to the rows of x and the columns of w; leading dimensions are column counts.
     product(
-      x.base + row * x.columns, x.columns, w.base + column, w.columns, isTransposed: false,
-      y.base + row * y.columns + column, y.columns, rows: min(tokenTile, x.rows - row),
-      columns: min(inputTile, w.columns - column), inner: x.columns, alpha: 1, beta: adding ? 1 : 0)
-  }
-}
-
-/// y = xᵀ, in squares that fit the nearest cache.
-/// - Parameter y: `[x.columns, x.rows]`, all of it set.
-func transpose(_ x: Matrix, into y: Matrix, workers: Int) {
-  precondition(y.rows == x.columns && y.columns == x.rows)
-  let side = 32
-  runTiles(count: (x.rows + side - 1) / side, workers: workers) { tile in
-    let rows = tile * side..<min(x.rows, (tile + 1) * side)
-    for first in stride(from: 0, to: x.columns, by: side) {
-      for column in first..<min(x.columns, first + side) {
-        // Bounds: rows and columns of x, and the places that they have in y.
-        let target = y.base + column * y.columns
-        for row in rows { target[row] = x.base[row * x.columns + column] }
-      }
-    }
+      StridedMatrix(x.base + row * x.columns, x.columns), StridedMatrix(w.base + column, w.columns),
+      into: y.base + row * y.columns + column, y.columns, rows: min(tokenTile, x.rows - row),
+      columns: min(inputTile, w.columns - column), inner: x.columns, adding: adding)
   }
 }
 
