@@ -27,11 +27,12 @@ struct StridedMatrix {
 /// c = alpha·a·b, or c + alpha·a·b, on the calling thread.
 ///
 /// Where the target has fused multiplication and addition in wide registers (`X86_64_V3`, `X86_64_V4`), products are made
-/// here, by the scheme of Goto and van de Geijn (Anatomy of High-Performance Matrix Multiplication, 2008): blocks of a and
-/// b are copied into panels that lie in caches in the order of use, and a tile of c stays in registers while one panel of
-/// each is gone through. Elsewhere BLAS's sgemm does it: it finds out at run time what a processor has.
+/// here, after Goto and van de Geijn (Anatomy of High-Performance Matrix Multiplication, 2008): a tile of c stays in
+/// registers while rows of a and columns of b are gone through. A block of b is copied into panels in the order of use,
+/// which stay in the second level of cache; rows of a are read where they are and stay in the first, unless it is columns
+/// that lie together. Elsewhere BLAS's sgemm does it: it finds out at run time what a processor has.
 ///
-/// An element of c is the sum over runs of 256 inner elements, each summed in order with one rounding a step; nothing else
+/// An element of c is the sum over runs of 384 inner elements, each summed in order with one rounding a step; nothing else
 /// decides about its bits, neither its place nor the vector length.
 /// - Parameters:
 ///   - a: `[rows, inner]`.
@@ -52,17 +53,19 @@ func product(
       let width = min(Panel.columnBlock, columns - firstColumn)
       for first in Swift.stride(from: 0, to: inner, by: Panel.depth) {
         let depth = min(Panel.depth, inner - first)
-        pack(
-          b.from(row: first, column: firstColumn).transposed, count: width, depth: depth, width: Panel.columns,
-          into: space.b)
-        for firstRow in Swift.stride(from: 0, to: rows, by: Panel.rowBlock) {
-          let height = min(Panel.rowBlock, rows - firstRow)
-          if lowerOnly, firstColumn >= firstRow + height { continue }
-          pack(
-            a.from(row: firstRow, column: first), count: height, depth: depth, width: Panel.rows, into: space.a)
-          multiplyPanels(
-            space, into: c + firstRow * stride + firstColumn, stride, rows: height, columns: width, depth: depth,
-            alpha: alpha, adding: adding || first > 0, diagonal: lowerOnly ? firstRow - firstColumn : .max / 2)
+        packColumns(b.from(row: first, column: firstColumn), count: width, depth: depth, into: space.b)
+        for row in Swift.stride(from: 0, to: rows, by: Panel.rows) {
+          let height = min(Panel.rows, rows - row)
+          let sums = TileSums(
+            a: rowPanel(a.from(row: row, column: first), count: height, depth: depth, space: space.a), depth: depth,
+            rows: height, alpha: alpha, adding: adding || first > 0)
+          let end = lowerOnly ? min(width, row + height - firstColumn) : width
+          // Bounds: panels of the block, and tiles of c that begin within it.
+          for column in Swift.stride(from: 0, to: end, by: Panel.columns) {
+            sums.store(
+              b: space.b + column * depth, to: c + row * stride + firstColumn + column, stride,
+              columns: min(Panel.columns, width - column), edge: space.edge)
+          }
         }
       }
     }
@@ -88,207 +91,201 @@ package func linearAlgebraFamily() -> String {
 }
 
 #if X86_64_V3 || X86_64_V4
-  /// The sizes of blocks. A tile of c takes 24 of 32 vector registers of 512 bits, or 12 of 16 of 256; a panel of b stays
-  /// in the first level of cache, a block of a in the second.
+  /// The sizes of blocks. A tile of c takes 24 of 32 vector registers of 512 bits, or 12 of 16 of 256.
   private enum Panel {
     #if X86_64_V4
       static let groupRows = 4
       static let columns = 32
-      static let rowBlock = 240
     #else
       static let groupRows = 2
       static let columns = 16
-      static let rowBlock = 120
     #endif
     static let rows = 3 * groupRows
-    static let depth = 256
-    static let columnBlock = 1024
+    static let depth = 384
+    static let columnBlock = 256
   }
 
-  /// Room for one block of each factor. Taken by a thread for one product; there are as many as threads were at it.
+  /// Room for a block of b, rows of a and a tile of c. Taken by a thread for one product; there are as many as threads
+  /// were at it.
   private final class PackingSpace: Sendable {
     nonisolated(unsafe) let a: UnsafeMutablePointer<Float>
     nonisolated(unsafe) let b: UnsafeMutablePointer<Float>
+    nonisolated(unsafe) let edge: UnsafeMutablePointer<Float>
     private static let free = Mutex<[PackingSpace]>([])
 
     private init() {
-      // Bounds: whole panels of a block, and of a the lanes that its last column's vector writes past them.
-      (a, b) = (
-        Self.aligned(Panel.rowBlock * Panel.depth + 16), Self.aligned(Panel.columnBlock * Panel.depth)
-      )
+      // Bounds: whole panels of all.
+      let counts = (Panel.rows * Panel.depth, Panel.columnBlock * Panel.depth, Panel.rows * Panel.columns)
+      b = UnsafeMutableRawPointer.allocate(
+        byteCount: (counts.0 + counts.1 + counts.2) * MemoryLayout<Float>.stride, alignment: 4096
+      ).bindMemory(to: Float.self, capacity: counts.0 + counts.1 + counts.2)
+      a = b + counts.1
+      edge = a + counts.0
     }
 
-    private static func aligned(_ count: Int) -> UnsafeMutablePointer<Float> {
-      UnsafeMutableRawPointer.allocate(byteCount: count * MemoryLayout<Float>.stride, alignment: 4096)
-        .bindMemory(to: Float.self, capacity: count)
-    }
-
-    deinit {
-      a.deallocate()
-      b.deallocate()
-    }
+    deinit { b.deallocate() }
 
     static func take() -> PackingSpace { free.withLock { $0.popLast() } ?? PackingSpace() }
     func giveBack() { Self.free.withLock { $0.append(self) } }
   }
 
-  /// Copies rows into panels of `width` rows each, the elements of one column side by side; lanes past the last row are
-  /// zero.
-  /// - Parameter source: `[count, depth]`.
-  @inline(__always)
-  private func pack(
-    _ source: StridedMatrix, count: Int, depth: Int, width: Int, into target: UnsafeMutablePointer<Float>
-  ) {
-    var target = target
+  /// Copies columns of b into panels, the elements of one inner index side by side; lanes past the last column are zero.
+  /// - Parameter b: `[depth, count]`.
+  private func packColumns(_ b: StridedMatrix, count: Int, depth: Int, into target: UnsafeMutablePointer<Float>) {
+    let width = Panel.columns
     for first in Swift.stride(from: 0, to: count, by: width) {
-      let rows = min(width, count - first)
-      let panel = source.from(row: first, column: 0)
-      // Bounds: rows and columns of the source; `width` lanes of every column of the panel, and where sixteen are written
-      // at once, lanes of the next column, which come later, or the room past the last.
-      if !panel.isTransposed {
-        var column = 0
-        while column &+ 16 <= depth {
+      let columns = min(width, count - first)
+      // Bounds: columns of b; the panel, which begins `first · depth` on.
+      let panel = target + first * depth
+      let source = b.from(row: 0, column: first)
+      var index = 0
+      if b.isTransposed {
+        while index &+ 16 <= depth {
           for lane in Swift.stride(from: 0, to: width, by: 16) {
             transpose16(
-              panel.base + lane * panel.row + column, panel.row, rows: rows - lane,
-              into: target + column * width + lane, width)
+              source.base + lane * b.stride + index, b.stride, rows: columns - lane,
+              into: panel + index * width + lane, width)
           }
-          column &+= 16
+          index &+= 16
         }
-        while column < depth {
-          for row in 0..<rows { target[column * width + row] = panel.base[row * panel.row + column] }
-          for row in rows..<width { target[column * width + row] = 0 }
-          column &+= 1
+      } else if columns == width {
+        while index < depth {
+          for lane in Swift.stride(from: 0, to: width, by: 16) {
+            panel.store((source.base + index * b.stride).lanes(lane, as: Floats.self), at: index * width + lane)
+          }
+          index &+= 1
         }
-      } else if rows == width {
-        for column in 0..<depth {
-          let (line, lanes) = (panel.base + column * panel.column, target + column * width)
-          var lane = 0
-          while lane &+ 16 <= width {
-            lanes.store(line.lanes(lane, as: Floats.self), at: lane)
-            lane &+= 16
-          }
-          if lane &+ 8 <= width {
-            lanes.store(line.lanes(lane, as: SIMD8<Float>.self), at: lane)
-            lane &+= 8
-          }
-          while lane < width {
-            lanes[lane] = line[lane]
-            lane &+= 1
-          }
-        }
+      }
+      while index < depth {
+        for lane in 0..<columns { panel[index * width + lane] = source.base[index * source.row + lane * source.column] }
+        for lane in columns..<width { panel[index * width + lane] = 0 }
+        index &+= 1
+      }
+    }
+  }
+
+  /// Rows of a for one tile: as they are, where the elements of a row lie together and no group of rows is cut; else
+  /// copied, with zeros for rows that are not there.
+  /// - Parameter a: `[count, depth]`.
+  private func rowPanel(_ a: StridedMatrix, count: Int, depth: Int, space: UnsafeMutablePointer<Float>) -> RowPanel {
+    if !a.isTransposed, count % Panel.groupRows == 0 { return RowPanel(base: a.base, row: a.stride, step: 1) }
+    let width = Panel.rows
+    // Bounds: rows of a, and a whole panel of the space.
+    for index in 0..<depth {
+      let (source, target) = (a.base + index * a.column, space + index * width)
+      if a.isTransposed, count == width {
+        for lane in 0..<width { target[lane] = source[lane] }
       } else {
-        for column in 0..<depth {
-          let (line, lanes) = (panel.base + column * panel.column, target + column * width)
-          for row in 0..<rows { lanes[row] = line[row] }
-          for row in rows..<width { lanes[row] = 0 }
-        }
-      }
-      target += width * depth
-    }
-  }
-
-  /// c (+)= alpha·a·b for one block of each in panels.
-  /// - Parameter diagonal: tiles whose first column is beyond their last row by more than this are left out.
-  private func multiplyPanels(
-    _ space: PackingSpace, into c: UnsafeMutablePointer<Float>, _ stride: Int, rows: Int, columns: Int, depth: Int,
-    alpha: Float, adding: Bool, diagonal: Int
-  ) {
-    withUnsafeTemporaryAllocation(of: Float.self, capacity: Panel.rows * Panel.columns) { edge in
-      guard let edge = edge.baseAddress else { return }
-      for column in Swift.stride(from: 0, to: columns, by: Panel.columns) {
-        let width = min(Panel.columns, columns - column)
-        for row in Swift.stride(from: 0, to: rows, by: Panel.rows) {
-          let height = min(Panel.rows, rows - row)
-          if column >= row + height + diagonal { continue }
-          // Bounds: panels of the block; a tile of c that lies in it whole, else one of `edge`.
-          let (a, b, tile) = (space.a + row * depth, space.b + column * depth, c + row * stride + column)
-          if width == Panel.columns, height % Panel.groupRows == 0 {
-            multiplyTile(a, b, into: tile, stride, rows: height, depth: depth, alpha: alpha, adding: adding)
-          } else {
-            multiplyTile(a, b, into: edge, Panel.columns, rows: height, depth: depth, alpha: alpha, adding: false)
-            for row in 0..<height {
-              let (line, sums) = (tile + row * stride, edge + row * Panel.columns)
-              for lane in 0..<width { line[lane] = adding ? line[lane] + sums[lane] : sums[lane] }
-            }
-          }
-        }
+        for lane in 0..<count { target[lane] = source[lane * a.row] }
+        for lane in count..<width { target[lane] = 0 }
       }
     }
+    return RowPanel(base: UnsafePointer(space), row: 1, step: width)
   }
 
-  /// One tile of c: as many groups of rows as have one in use.
-  @inline(__always)
-  private func multiplyTile(
-    _ a: UnsafePointer<Float>, _ b: UnsafePointer<Float>, into c: UnsafeMutablePointer<Float>, _ stride: Int, rows: Int,
-    depth: Int, alpha: Float, adding: Bool
-  ) {
-    if rows > 2 * Panel.groupRows {
-      multiplyThreeGroups(a, b, into: c, stride, depth: depth, alpha: alpha, adding: adding)
-    } else if rows > Panel.groupRows {
-      multiplyTwoGroups(a, b, into: c, stride, depth: depth, alpha: alpha, adding: adding)
-    } else {
-      multiplyOneGroup(a, b, into: c, stride, depth: depth, alpha: alpha, adding: adding)
-    }
+  /// Where the element of a row and an inner index is: at `base + row index · row + inner index · step`.
+  private struct RowPanel {
+    let base: UnsafePointer<Float>
+    let row: Int
+    let step: Int
   }
 
-  // Three functions rather than a loop over groups: their sums must be in registers. Bounds of each: `depth` columns of
-  // both panels, and the rows of the groups in c.
+  /// Makes tiles of c from the same rows of a.
+  private struct TileSums {
+    let a: RowPanel
+    let depth: Int
+    let rows: Int
+    let alpha: Float
+    let adding: Bool
 
-  @inline(never)
-  private func multiplyThreeGroups(
-    _ a: UnsafePointer<Float>, _ b: UnsafePointer<Float>, into c: UnsafeMutablePointer<Float>, _ stride: Int,
-    depth: Int, alpha: Float, adding: Bool
-  ) {
-    var (first, second, third) = (RowGroup(), RowGroup(), RowGroup())
-    var (a, b, left) = (a, b, depth)
-    while left > 0 {
-      let lanes = ColumnLanes(b)
-      first.add(a, lanes)
-      second.add(a + Panel.groupRows, lanes)
-      third.add(a + 2 * Panel.groupRows, lanes)
-      a += Panel.rows
-      b += Panel.columns
-      left &-= 1
+    init(a: RowPanel, depth: Int, rows: Int, alpha: Float, adding: Bool) {
+      (self.a, self.depth, self.rows, self.alpha, self.adding) = (a, depth, rows, alpha, adding)
     }
-    first.store(to: c, stride, alpha, adding)
-    second.store(to: c + Panel.groupRows * stride, stride, alpha, adding)
-    third.store(to: c + 2 * Panel.groupRows * stride, stride, alpha, adding)
-  }
 
-  @inline(never)
-  private func multiplyTwoGroups(
-    _ a: UnsafePointer<Float>, _ b: UnsafePointer<Float>, into c: UnsafeMutablePointer<Float>, _ stride: Int,
-    depth: Int, alpha: Float, adding: Bool
-  ) {
-    var (first, second) = (RowGroup(), RowGroup())
-    var (a, b, left) = (a, b, depth)
-    while left > 0 {
-      let lanes = ColumnLanes(b)
-      first.add(a, lanes)
-      second.add(a + Panel.groupRows, lanes)
-      a += Panel.rows
-      b += Panel.columns
-      left &-= 1
+    @inline(__always)
+    func store(
+      b: UnsafePointer<Float>, to c: UnsafeMutablePointer<Float>, _ stride: Int, columns: Int,
+      edge: UnsafeMutablePointer<Float>
+    ) {
+      if columns == Panel.columns, rows % Panel.groupRows == 0 { return storeWhole(b: b, to: c, stride, adding) }
+      storeWhole(b: b, to: edge, Panel.columns, false)
+      // Bounds: the part of the tile that c has.
+      for row in 0..<rows {
+        let (line, sums) = (c + row * stride, edge + row * Panel.columns)
+        for lane in 0..<columns { line[lane] = adding ? line[lane] + sums[lane] : sums[lane] }
+      }
     }
-    first.store(to: c, stride, alpha, adding)
-    second.store(to: c + Panel.groupRows * stride, stride, alpha, adding)
-  }
 
-  @inline(never)
-  private func multiplyOneGroup(
-    _ a: UnsafePointer<Float>, _ b: UnsafePointer<Float>, into c: UnsafeMutablePointer<Float>, _ stride: Int,
-    depth: Int, alpha: Float, adding: Bool
-  ) {
-    var first = RowGroup()
-    var (a, b, left) = (a, b, depth)
-    while left > 0 {
-      first.add(a, ColumnLanes(b))
-      a += Panel.rows
-      b += Panel.columns
-      left &-= 1
+    // Three functions for as many groups of rows rather than a loop: their sums must be in registers. Bounds of each:
+    // `depth` elements of the rows and of the panel, and the rows of the groups in c.
+
+    @inline(__always)
+    private func storeWhole(
+      b: UnsafePointer<Float>, to c: UnsafeMutablePointer<Float>, _ stride: Int, _ adding: Bool
+    ) {
+      if rows > 2 * Panel.groupRows {
+        storeThreeGroups(b, c, stride, adding)
+      } else if rows > Panel.groupRows {
+        storeTwoGroups(b, c, stride, adding)
+      } else {
+        storeOneGroup(b, c, stride, adding)
+      }
     }
-    first.store(to: c, stride, alpha, adding)
+
+    @inline(never)
+    private func storeThreeGroups(
+      _ b: UnsafePointer<Float>, _ c: UnsafeMutablePointer<Float>, _ stride: Int, _ adding: Bool
+    ) {
+      var (first, second, third) = (RowGroup(), RowGroup(), RowGroup())
+      var (x, b, left) = (a.base, b, depth)
+      let (y, z) = (Panel.groupRows * a.row, 2 * Panel.groupRows * a.row)
+      while left > 0 {
+        let lanes = ColumnLanes(b)
+        first.add(x, a.row, lanes)
+        second.add(x + y, a.row, lanes)
+        third.add(x + z, a.row, lanes)
+        x += a.step
+        b += Panel.columns
+        left &-= 1
+      }
+      first.store(to: c, stride, alpha, adding)
+      second.store(to: c + Panel.groupRows * stride, stride, alpha, adding)
+      third.store(to: c + 2 * Panel.groupRows * stride, stride, alpha, adding)
+    }
+
+    @inline(never)
+    private func storeTwoGroups(
+      _ b: UnsafePointer<Float>, _ c: UnsafeMutablePointer<Float>, _ stride: Int, _ adding: Bool
+    ) {
+      var (first, second) = (RowGroup(), RowGroup())
+      var (x, b, left) = (a.base, b, depth)
+      let y = Panel.groupRows * a.row
+      while left > 0 {
+        let lanes = ColumnLanes(b)
+        first.add(x, a.row, lanes)
+        second.add(x + y, a.row, lanes)
+        x += a.step
+        b += Panel.columns
+        left &-= 1
+      }
+      first.store(to: c, stride, alpha, adding)
+      second.store(to: c + Panel.groupRows * stride, stride, alpha, adding)
+    }
+
+    @inline(never)
+    private func storeOneGroup(
+      _ b: UnsafePointer<Float>, _ c: UnsafeMutablePointer<Float>, _ stride: Int, _ adding: Bool
+    ) {
+      var first = RowGroup()
+      var (x, b, left) = (a.base, b, depth)
+      while left > 0 {
+        first.add(x, a.row, ColumnLanes(b))
+        x += a.step
+        b += Panel.columns
+        left &-= 1
+      }
+      first.store(to: c, stride, alpha, adding)
+    }
   }
 
   #if X86_64_V4
@@ -333,11 +330,11 @@ package func linearAlgebraFamily() -> String {
       private var fourth = RowSums()
 
       @inline(__always)
-      mutating func add(_ a: UnsafePointer<Float>, _ b: ColumnLanes) {
+      mutating func add(_ a: UnsafePointer<Float>, _ row: Int, _ b: ColumnLanes) {
         first.add(a[0], b)
-        second.add(a[1], b)
-        third.add(a[2], b)
-        fourth.add(a[3], b)
+        second.add(a[row], b)
+        third.add(a[2 * row], b)
+        fourth.add(a[3 * row], b)
       }
 
       @inline(__always)
@@ -373,9 +370,9 @@ package func linearAlgebraFamily() -> String {
       private var second = RowSums()
 
       @inline(__always)
-      mutating func add(_ a: UnsafePointer<Float>, _ b: ColumnLanes) {
+      mutating func add(_ a: UnsafePointer<Float>, _ row: Int, _ b: ColumnLanes) {
         first.add(a[0], b)
-        second.add(a[1], b)
+        second.add(a[row], b)
       }
 
       @inline(__always)
