@@ -69,6 +69,8 @@ package struct BlockCalibration {
   private let windows: [[Int32]]
   private var heldOut: [[Int32]]
   private var options: Options
+  /// States of earlier blocks, whose memory is used again.
+  private let storage = MatrixPool()
 
   /// - Parameters:
   ///   - windows: tokens to calibrate on.
@@ -173,6 +175,8 @@ package struct BlockCalibration {
     }
     for (index, block) in description.blocks.enumerated().dropFirst(firstBlock) {
       try meter.begin(block: index)
+      // States of a width that this block has no use for would be in memory besides its own.
+      if index > firstBlock, !block.hasStates(like: description.blocks[index - 1]) { storage.clear() }
       let inputs = try finish.map { _ in try self.states(tokens: count, width: description.hiddenSize) }
       if let inputs { try copy(states[0], to: inputs, groups) }
       var weights = try states.map { _ in try forward.weights(ofBlock: index) }
@@ -209,10 +213,12 @@ package struct BlockCalibration {
         block: block, quantized: tracks[0], original: tracks.count > 1 ? tracks[1] : nil, groups: groups,
         tables: tables[block], pool: forward.pool, options: options, place: forward.model.source.place,
         isWanted: isWanted, purpose: purpose, scalings: scalings,
+        isLast: finish == nil && index + 1 == description.blocks.count,
         makeStates: { try self.states(tokens: count, width: $0) },
         meter: meter)
       try run.run()
       if let finish, let inputs, states.count > 1 {
+        storage.clear()
         let problem = BlockTuning.Problem(
           block: block, weights: tracks[0].weights, inputs: inputs, targets: states[1],
           windows: windowRows(groups, heldOut: false), heldOut: windowRows(groups, heldOut: true),
@@ -276,9 +282,20 @@ package struct BlockCalibration {
     }
   }
 
+  /// Memory comes from the storage, to which it goes back.
   private func states(tokens: Int, width: Int) throws -> HiddenStates {
     try HiddenStates(
       tokens: tokens, width: width, memoryLimit: options.memoryLimit / (options.runsOriginal ? 6 : 3),
-      folder: options.spillFolder, pool: forward.pool)
+      folder: options.spillFolder, pool: forward.pool, storage: storage)
+  }
+}
+
+extension BlockDescription {
+  /// Whether what is kept of all tokens within this block is as wide as within another.
+  fileprivate func hasStates(like other: BlockDescription) -> Bool {
+    func widths(_ block: BlockDescription) -> [Int] {
+      [block.attention.output.inputs] + block.feedForward.experts.map(\.output.inputs)
+    }
+    return widths(self) == widths(other)
   }
 }

@@ -28,6 +28,8 @@ extension BlockCalibration {
     let isWanted: (LinearDescription) -> Bool
     let purpose: Purpose
     let scalings: [LinearDescription: LayerScaling]
+    /// Whether nothing comes after, so that what the quantized block gives need not be known.
+    let isLast: Bool
     let makeStates: (_ width: Int) throws -> HiddenStates
     let meter: CalibrationMeter
 
@@ -35,21 +37,18 @@ extension BlockCalibration {
     private var width: Int { quantized.states.width }
 
     func run() throws {
-      try work(on: block.attention.input, \.attentionInput, width: width) { track, group, x in
-        try track.states.read(groups[group].rows) { track.forward.attentionInput($0, into: x) }
-      }
+      try work(
+        on: block.attention.input, \.attentionInput, width: width,
+        .computed { track, group, x in
+          try track.states.read(groups[group].rows) { track.forward.attentionInput($0, into: x) }
+        })
       for track in tracks { try attend(track) }
       try meter.add(.run, meter.costs.attend(block))
       // The original goes ahead: what its stream is after a branch is what the quantized layer aims at.
       if let original, !block.isParallel { try addAttention(original) }
       try work(
         on: ProjectionDescription([block.attention.output]), \.attentionOutput, width: quantized.attended.width,
-        meetsStream: meetsStream(block.attentionNorms)
-      ) { track, group, x in
-        try track.attended.read(groups[group].rows) {
-          copyColumns(MatrixColumns($0, from: 0), into: x, at: 0, count: x.rows)
-        }
-      }
+        meetsStream: meetsStream(block.attentionNorms), .kept(\.attended))
       if !block.isParallel { try addAttention(quantized) }
       try meter.add(.run, meter.costs.product(block.attention.output))
       switch block.feedForward {
@@ -85,9 +84,11 @@ extension BlockCalibration {
     }
 
     private func feedForward(_ input: ProjectionDescription, _ output: LinearDescription) throws {
-      try work(on: input, \.feedForward[0].input, width: width) { track, group, x in
-        try track.states.read(groups[group].rows) { track.forward.feedForwardInput($0, into: x) }
-      }
+      try work(
+        on: input, \.feedForward[0].input, width: width,
+        .computed { track, group, x in
+          try track.states.read(groups[group].rows) { track.forward.feedForwardInput($0, into: x) }
+        })
       // The activations are kept, on disk if need be: computing them twice would cost more.
       let inners = try tracks.map { track in
         let inners = try makeStates(output.inputs)
@@ -112,13 +113,8 @@ extension BlockCalibration {
       if let original { try add(original) }
       try work(
         on: ProjectionDescription([output]), \.feedForward[0].output, width: output.inputs,
-        meetsStream: meetsStream(block.feedForwardNorms)
-      ) { track, group, x in
-        try inners[track.index].read(groups[group].rows) {
-          copyColumns(MatrixColumns($0, from: 0), into: x, at: 0, count: x.rows)
-        }
-      }
-      try add(quantized)
+        meetsStream: meetsStream(block.feedForwardNorms), .kept { inners[$0.index] })
+      if !isLast { try add(quantized) }
       try meter.add(.run, meter.costs.product(output))
     }
 
@@ -149,21 +145,22 @@ extension BlockCalibration {
             for group in calibrated { tokens[group] = Array(0..<groups[group].rows.count) }
           }
         }
-        try work(on: description.input, { $0.feedForward[index].input }, width: width, rows: tokens, routed: routed) {
-          track, group, x in
-          try self.read(track, group) { gatherRows(tokens[group], of: $0, into: x) }
-        }
+        try work(
+          on: description.input, { $0.feedForward[index].input }, width: width, rows: tokens, routed: routed,
+          .computed { track, group, x in
+            try self.read(track, group) { gatherRows(tokens[group], of: $0, into: x) }
+          })
         try work(
           on: ProjectionDescription([description.output]), { $0.feedForward[index].output },
-          width: description.output.inputs, rows: tokens, routed: routed
-        ) { track, group, inner in
-          let x = pool.take(rows: tokens[group].count, columns: width)
-          try self.read(track, group) { gatherRows(tokens[group], of: $0, into: x) }
-          track.forward.inner(x, expert: index, into: inner)
-          pool.give(x)
-        }
+          width: description.output.inputs, rows: tokens, routed: routed,
+          .computed { track, group, inner in
+            let x = pool.take(rows: tokens[group].count, columns: width)
+            try self.read(track, group) { gatherRows(tokens[group], of: $0, into: x) }
+            track.forward.inner(x, expert: index, into: inner)
+            pool.give(x)
+          })
       }
-      for track in tracks {
+      for track in isLast ? [] : tracks {
         for (index, group) in groups.enumerated() {
           let branch = pool.take(rows: group.rows.count, columns: width)
           try read(track, index) { track.forward.mixture($0, mixture, into: branch) }
@@ -173,16 +170,51 @@ extension BlockCalibration {
       }
     }
 
+    /// The inputs of layers, for the tokens of one group at a time.
+    private enum LayerInputs {
+      /// All tokens' stand there already.
+      case kept((Track) -> HiddenStates)
+      /// Written into a matrix, group by group.
+      case computed((Track, Int, Matrix) throws -> Void)
+    }
+
+    /// - Parameter count: how many of the group's tokens reach the layers.
+    private func use(
+      _ inputs: LayerInputs, of track: Track, group: Int, count: Int, width: Int, _ body: (Matrix) throws -> Void
+    ) throws {
+      switch inputs {
+      case .kept(let states): try states(track).read(groups[group].rows, body)
+      case .computed(let fill):
+        let x = pool.take(rows: count, columns: width)
+        defer { pool.give(x) }
+        try fill(track, group, x)
+        try body(x)
+      }
+    }
+
+    /// A copy that may be changed, from the pool.
+    private func copy(
+      _ inputs: LayerInputs, of track: Track, group: Int, count: Int, width: Int
+    ) throws -> Matrix {
+      let x = pool.take(rows: count, columns: width)
+      switch inputs {
+      case .kept(let states):
+        try states(track).read(groups[group].rows) {
+          copyColumns(MatrixColumns($0, from: 0), into: x, at: 0, count: x.rows)
+        }
+      case .computed(let fill): try fill(track, group, x)
+      }
+      return x
+    }
+
     /// Collects the evidence of one input, and has the layers that read it quantized where that is the purpose.
     /// - Parameters:
     ///   - rows: for each group the tokens that reach the layers; nil: all.
     ///   - routed: see `LayerProblem.routedTokens`.
     ///   - meetsStream: whether the layer's output is to take the stream to where the original's already is.
-    ///   - fill: writes the inputs of a group.
     private func work(
       on projection: ProjectionDescription, _ layer: (BlockWeights) -> LoadedLinear, width: Int,
-      rows chosen: [[Int]]? = nil, routed: Int? = nil, meetsStream: Bool = false,
-      fill: (Track, Int, Matrix) throws -> Void
+      rows chosen: [[Int]]? = nil, routed: Int? = nil, meetsStream: Bool = false, _ inputs: LayerInputs
     ) throws {
       let wanted = projection.linears.filter(isWanted)
       guard !wanted.isEmpty else { return }
@@ -192,7 +224,9 @@ extension BlockCalibration {
       switch purpose {
       case .observe(let evidence, let receive):
         let names = wanted.map { EvidencedLayer($0) }
-        let input = try observe(names, width: width, rows: chosen, evidence) { try fill(quantized, $0, $1) }
+        let input = try observe(names, width: width, rows: chosen, evidence) { group, count, body in
+          try use(inputs, of: quantized, group: group, count: count, width: width, body)
+        }
         try receive(input)
         return try meter.add(.gather, meter.costs.gather(projection, share: share))
       case .quantize(let quantize, _):
@@ -210,40 +244,34 @@ extension BlockCalibration {
       for (index, group) in groups.enumerated() {
         let count = chosen?[index].count ?? group.rows.count
         guard count > 0 else { continue }
-        func filled(_ track: Track) throws -> Matrix {
-          let x = pool.take(rows: count, columns: width)
-          try fill(track, index, x)
-          return x
+        func aim(_ original: Track) throws -> Matrix {
+          meetsStream
+            ? try streamAim(of: original, group, bias: loaded.bias)
+            : try copy(inputs, of: original, group: index, count: count, width: width)
         }
-        let x = try filled(quantized)
         if group.isHeldOut {
           let bounds = group.batch.sequences.map { range in
             chosen.map { $0[index].count { $0 < range.lowerBound } } ?? range.lowerBound
           }
-          let other = try original.map { original in
-            try meetsStream ? streamAim(of: original, group, bias: loaded.bias) : filled(original)
+          let other = try original.map(aim)
+          try use(inputs, of: quantized, group: index, count: count, width: width) {
+            heldOut.add($0, other, bounds: bounds)
           }
-          heldOut.add(x, other, bounds: bounds)
-          pool.give([x, other].compactMap(\.self))
+          if let other { pool.give(other) }
           continue
         }
-        do {
-          try hessian.add(x, workers: options.workers)
-        } catch {
-          throw EvidenceError(place, wanted.map { EvidencedLayer($0) }, error)
-        }
-        if let original, let target {
-          let aim: Matrix
-          if meetsStream {
-            aim = try streamAim(of: original, group, bias: loaded.bias)
-          } else {
-            aim = try filled(original)
-            subtract(x, from: aim, workers: options.workers)
+        try use(inputs, of: quantized, group: index, count: count, width: width) { x in
+          do throws(HessianError) {
+            try hessian.add(x, workers: options.workers)
+          } catch {
+            throw EvidenceError(place, wanted.map { EvidencedLayer($0) }, error)
           }
+          guard let original, let target else { return }
+          let aim = try aim(original)
+          if !meetsStream { subtract(x, from: aim, workers: options.workers) }
           target.add(x, aim, workers: options.workers)
           pool.give(aim)
         }
-        pool.give(x)
       }
       try meter.add(.gather, meter.costs.gather(projection, share: share))
       try handOut(

@@ -37,20 +37,19 @@ extension BlockCalibration.BlockRun {
   ///   - fill: writes the inputs of a group.
   func observe(
     _ layers: [EvidencedLayer], width: Int, rows chosen: [[Int]]?, _ evidence: EvidenceOptions,
-    fill: (_ group: Int, Matrix) throws -> Void
+    use: (_ group: Int, _ count: Int, _ body: (Matrix) throws -> Void) throws -> Void
   ) throws -> InputEvidence {
     var input = InputEvidence(layers, dimension: width, evidence)
     for (index, group) in groups.enumerated() where !group.isHeldOut {
       let count = chosen?[index].count ?? group.rows.count
       guard count > 0 else { continue }
-      let x = pool.take(rows: count, columns: width)
-      try fill(index, x)
-      do {
-        try input.add(x, workers: options.workers)
-      } catch {
-        throw EvidenceError(place, layers, error)
+      try use(index, count) { x in
+        do throws(HessianError) {
+          try input.add(x, workers: options.workers)
+        } catch {
+          throw EvidenceError(place, layers, error)
+        }
       }
-      pool.give(x)
     }
     return input
   }

@@ -1,3 +1,5 @@
+import Foundation
+
 /// Rows of float32 values, row-major, that several threads read or fill at once.
 ///
 /// A reference: the operations of this module write into matrices that their caller made, so that memory is reused from
@@ -11,15 +13,19 @@ package final class Matrix: @unchecked Sendable {
   /// The matrix whose storage this one shares.
   private let owner: Matrix?
 
-  /// Zeros.
+  /// Zeros: pages that the system hands out cleared are not touched here.
   package init(rows: Int, columns: Int) {
     precondition(rows >= 0 && columns >= 0)
     rowCapacity = rows
     self.rows = rows
     self.columns = columns
     owner = nil
-    base = .allocate(capacity: max(1, rows * columns))
-    base.initialize(repeating: 0, count: rows * columns)
+    let count = max(1, rows * columns)
+    guard let memory = calloc(count, MemoryLayout<Float>.stride) else {
+      preconditionFailure("no memory for \(count) floats")
+    }
+    // Bounds: as many floats as were asked for.
+    base = memory.bindMemory(to: Float.self, capacity: count)
   }
 
   /// Memory that is yet to be written: whoever makes it fills it before anything is read.
@@ -29,7 +35,12 @@ package final class Matrix: @unchecked Sendable {
     self.rows = rows
     self.columns = columns
     owner = nil
-    base = .allocate(capacity: max(1, rows * columns))
+    let count = max(1, rows * columns)
+    guard let memory = malloc(count * MemoryLayout<Float>.stride) else {
+      preconditionFailure("no memory for \(count) floats")
+    }
+    // Bounds: as many floats as were asked for.
+    base = memory.bindMemory(to: Float.self, capacity: count)
   }
 
   package convenience init(rows: Int, columns: Int, _ values: [Float]) {
@@ -49,7 +60,7 @@ package final class Matrix: @unchecked Sendable {
     self.owner = owner
   }
 
-  deinit { if owner == nil { base.deallocate() } }
+  deinit { if owner == nil { free(base) } }
 
   /// Changes how many of the rows are in use.
   package func use(rows: Int) {

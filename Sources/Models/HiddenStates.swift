@@ -12,20 +12,25 @@ package final class HiddenStates {
   private let file: FileDescriptor?
   private let path: FilePath
   private let pool: MatrixPool
+  private let storage: MatrixPool?
 
+  /// What the states are is not said until they are written.
   /// - Parameters:
   ///   - memoryLimit: bytes up to which the states stay in memory.
   ///   - folder: where the file is made otherwise; it has no name once it is open, so that nothing can be left behind.
+  ///   - pool: of the parts of a file that are worked on.
+  ///   - storage: where the memory of all states comes from, and goes to in the end.
   package init(
-    tokens: Int, width: Int, memoryLimit: Int, folder: FilePath, pool: MatrixPool
+    tokens: Int, width: Int, memoryLimit: Int, folder: FilePath, pool: MatrixPool, storage: MatrixPool? = nil
   ) throws(CheckpointError) {
     self.tokens = tokens
     self.width = width
     self.pool = pool
+    self.storage = storage
     path = folder.appending(".convert-model-states-\(UInt64.random(in: 0...UInt64.max))")
     let byteCount = tokens * width * MemoryLayout<Float>.stride
     if byteCount <= memoryLimit {
-      memory = Matrix(rows: tokens, columns: width)
+      memory = storage?.take(rows: tokens, columns: width) ?? Matrix(rows: tokens, columns: width)
       file = nil
       return
     }
@@ -46,6 +51,7 @@ package final class HiddenStates {
     self.width = width
     self.pool = pool
     self.path = path
+    storage = nil
     memory = nil
     do {
       file = try FileDescriptor.open(
@@ -55,7 +61,10 @@ package final class HiddenStates {
     }
   }
 
-  deinit { try? file?.close() }
+  deinit {
+    try? file?.close()
+    if let memory { storage?.give(memory) }
+  }
 
   package var isSpilled: Bool { file != nil }
 
