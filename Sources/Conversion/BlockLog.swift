@@ -7,11 +7,12 @@ final class BlockLog {
   private let output: OutputFolder
   private let journal: Journal
   private var finished: FinishedWork.Blocks
+  private let workers: Int
   /// Tensors written to since the last block.
   private var tensors: [String] = []
 
-  init(_ output: OutputFolder, _ journal: Journal, finished: FinishedWork.Blocks) {
-    (self.output, self.journal, self.finished) = (output, journal, finished)
+  init(_ output: OutputFolder, _ journal: Journal, finished: FinishedWork.Blocks, workers: Int) {
+    (self.output, self.journal, self.finished, self.workers) = (output, journal, finished, workers)
   }
 
   /// A tile of a tensor was handed on.
@@ -29,7 +30,7 @@ final class BlockLog {
     record.layers = finished.layers
     record.learning = finished.learning
     var (layers, learning) = (record.layers.count, record.learning.count)
-    return BlockPass.quantizing.milestones(of: output, journal, goingOnFrom: finished.pass) {
+    return BlockPass.quantizing.milestones(of: output, journal, goingOnFrom: finished.pass, workers: workers) {
       defer {
         (layers, learning) = (record.layers.count, record.learning.count)
         self.tensors = []

@@ -38,7 +38,7 @@ enum BlockPass: String, Sendable {
   ///   - entries: of the journal.
   ///   - isWhole: whether the rest of what an entry tells of is there.
   func finished(
-    _ entries: [JSONValue], in output: any ResumableOutput, isWhole: (JSONValue) -> Bool = { _ in true }
+    _ entries: [JSONValue], in output: any ResumableOutput, workers: Int, isWhole: (JSONValue) -> Bool = { _ in true }
   ) -> Finished {
     var finished = Finished()
     var states: [(file: String, hash: String)] = []
@@ -55,10 +55,9 @@ enum BlockPass: String, Sendable {
           return (file, hash)
         } ?? []
     }
-    var buffer: [UInt8] = []
     for (file, hash) in states {
       let path = output.temporary(file)
-      guard let size = try? Stat(path).size, sha256(ofFile: path, 0..<Int(size), using: &buffer) == hash else {
+      guard let size = try? Stat(path).size, hashOfParts(ofFile: path, size: Int(size), workers: workers) == hash else {
         return Finished()
       }
     }
@@ -69,7 +68,7 @@ enum BlockPass: String, Sendable {
   /// What tells the journal of each block.
   /// - Parameter found: what there is to say of a block beside its number and states; called when it is done.
   func milestones(
-    of output: any ResumableOutput, _ journal: Journal, goingOnFrom finished: Finished,
+    of output: any ResumableOutput, _ journal: Journal, goingOnFrom finished: Finished, workers: Int,
     found: @escaping () throws -> OrderedDictionary<String, JSONValue>
   ) -> BlockCalibration.Milestones {
     var files = finished.states
@@ -82,7 +81,7 @@ enum BlockPass: String, Sendable {
         for (track, states) in states.enumerated() {
           let name = "\(fileName)-\(next)-\(track)"
           names.append(name)
-          written.append([.string(name), .string(try Self.save(states, to: output.temporary(name)))])
+          written.append([.string(name), .string(try Self.save(states, to: output.temporary(name), workers: workers))])
         }
         var entry: OrderedDictionary<String, JSONValue> = [rawValue: .integer(next)]
         entry.merge(try found()) { $1 }
@@ -94,11 +93,10 @@ enum BlockPass: String, Sendable {
   }
 
   /// - Returns: the hash of what was written.
-  private static func save(_ states: HiddenStates, to path: FilePath) throws -> String {
-    try states.save(to: path)
+  private static func save(_ states: HiddenStates, to path: FilePath, workers: Int) throws -> String {
+    try states.save(to: path, workers: workers)
     let size = states.tokens * states.width * MemoryLayout<Float>.stride
-    var buffer: [UInt8] = []
-    guard let hash = sha256(ofFile: path, 0..<size, using: &buffer) else {
+    guard let hash = hashOfParts(ofFile: path, size: size, workers: workers) else {
       throw ConversionError.writeFailed(path.string, "it cannot be read back")
     }
     return hash

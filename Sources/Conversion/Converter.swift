@@ -137,7 +137,7 @@ package struct Converter: Sendable {
     onProgress: @escaping (WorkProgress) -> Bool
   ) throws -> CalibrationRecord {
     let record = CalibrationRecord()
-    let log = output.journal.map { BlockLog(output, $0, finished: finished.blocks) }
+    let log = output.journal.map { BlockLog(output, $0, finished: finished.blocks, workers: workers) }
     var packed: [UInt8] = []
     var losses = CalibratedLoss()
     let laidDown = Dictionary(

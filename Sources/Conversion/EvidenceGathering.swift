@@ -45,7 +45,7 @@ package struct EvidenceGathering {
       }
     }
     let confirmed = try RecordedMember.confirmedTensors(members, workers: workers, onProgress: onChecking)
-    let finished = BlockPass.observing.finished(earlier, in: output) { entry in
+    let finished = BlockPass.observing.finished(earlier, in: output, workers: workers) { entry in
       Self.inputs(of: entry).allSatisfy {
         confirmed.contains("\($0[Key.input]?.integer ?? -1)")
       }
@@ -56,7 +56,7 @@ package struct EvidenceGathering {
     }
     var written: [JSONValue] = []
     let milestones = output.journal.map { journal in
-      BlockPass.observing.milestones(of: output, journal, goingOnFrom: finished) {
+      BlockPass.observing.milestones(of: output, journal, goingOnFrom: finished, workers: workers) {
         defer { written = [] }
         return [Key.inputs: .array(written)]
       }

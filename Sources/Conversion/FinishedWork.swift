@@ -70,8 +70,8 @@ struct FinishedWork: Sendable {
         layers[LayerKey(tensor: layer.tensor, expert: layer.expert)] = layer
       }
     }
-    blocks = finishedBlocks(entries, output)
-    splits = finishedSplits(entries, output)
+    blocks = finishedBlocks(entries, output, workers)
+    splits = finishedSplits(entries, output, workers)
   }
 
   /// Takes in tensors whose bytes have the hashes that were recorded.
@@ -97,9 +97,9 @@ struct FinishedWork: Sendable {
     for (tensor, member, hash) in names where tensors.contains(tensor) { hashes[member] = hash }
   }
 
-  private func finishedBlocks(_ entries: [JSONValue], _ output: OutputFolder) -> Blocks {
+  private func finishedBlocks(_ entries: [JSONValue], _ output: OutputFolder, _ workers: Int) -> Blocks {
     var blocks = Blocks()
-    blocks.pass = BlockPass.quantizing.finished(entries, in: output) { entry in
+    blocks.pass = BlockPass.quantizing.finished(entries, in: output, workers: workers) { entry in
       entry[Key.tensors]?.array.map { tensors.isSuperset(of: $0.compactMap(\.string)) } ?? false
     }
     for entry in blocks.pass.entries {
@@ -112,9 +112,9 @@ struct FinishedWork: Sendable {
     return blocks
   }
 
-  private func finishedSplits(_ entries: [JSONValue], _ output: OutputFolder) -> Splits {
+  private func finishedSplits(_ entries: [JSONValue], _ output: OutputFolder, _ workers: Int) -> Splits {
     var splits = Splits()
-    splits.pass = BlockPass.splitting.finished(entries, in: output)
+    splits.pass = BlockPass.splitting.finished(entries, in: output, workers: workers)
     for entry in splits.pass.entries {
       guard let outcomes = try? entry[Key.splits]?.decoded(as: [SplitOutcome].self) else { return Splits() }
       splits.outcomes += outcomes
@@ -181,5 +181,23 @@ func sha256(ofFile path: FilePath, _ range: Range<Int>, using buffer: inout [UIn
     guard (try? file.readFully(at: start, count: count, into: &buffer)) == count else { return nil }
     hasher.update(data: buffer)
   }
+  return hexadecimal(hasher.finalize())
+}
+
+/// Of a file that is written and read by this program alone: SHA-256 over those of its parts, several of which are read
+/// at once. Nil if some part cannot be.
+func hashOfParts(ofFile path: FilePath, size: Int, workers: Int) -> String? {
+  let length = 4 << 20
+  let count = (size + length - 1) / length
+  let hashes = Mutex([String?](repeating: nil, count: count))
+  runTiles(count: count, workers: workers) { part in
+    var buffer: [UInt8] = []
+    let hash = sha256(ofFile: path, (part * length)..<min(size, (part + 1) * length), using: &buffer)
+    hashes.withLock { $0[part] = hash }
+  }
+  let found = hashes.withLock { $0.compactMap(\.self) }
+  guard found.count == count else { return nil }
+  var hasher = SHA256()
+  for hash in found { hasher.update(data: Array(hash.utf8)) }
   return hexadecimal(hasher.finalize())
 }

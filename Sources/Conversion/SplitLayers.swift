@@ -52,7 +52,7 @@ struct SplitLayers {
     var outcomes = finished.outcomes
     var recorded = outcomes.count
     let milestones = output.journal.map { journal in
-      BlockPass.splitting.milestones(of: output, journal, goingOnFrom: finished.pass) {
+      BlockPass.splitting.milestones(of: output, journal, goingOnFrom: finished.pass, workers: workers) {
         defer { recorded = outcomes.count }
         return [FinishedWork.Key.splits: try JSONValue(encoding: Array(outcomes[recorded...]))]
       }

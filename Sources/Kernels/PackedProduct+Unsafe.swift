@@ -174,7 +174,15 @@ package func linearAlgebraFamily() -> String {
     for index in 0..<depth {
       let (source, target) = (a.base + index * a.column, space + index * width)
       if a.isTransposed, count == width {
-        for lane in 0..<width { target[lane] = source[lane] }
+        var lane = 0
+        while lane &+ 4 <= width {
+          target.store(source.lanes(lane, as: SIMD4<Float>.self), at: lane)
+          lane &+= 4
+        }
+        while lane < width {
+          target[lane] = source[lane]
+          lane &+= 1
+        }
       } else {
         for lane in 0..<count { target[lane] = source[lane * a.row] }
         for lane in count..<width { target[lane] = 0 }

@@ -23,10 +23,10 @@ package func multiply(
   y.use(rows: x.rows)
   _ = singleThreaded
   let tokens = x.rows
-  // A product with many rows is cut along them, so that each tile packs the weights once for much work. One with few
-  // rows (a generated token) is cut along the outputs.
-  let tokenTile = 1024
-  let outputTile = tokens >= tokenTile ? 4096 : 512
+  // A product with many rows is cut along them, so that each tile packs the weights once for much work: for the more,
+  // the farther away the weights are. One with few rows (a generated token) is cut along the outputs.
+  let tokenTile = w.rows * w.columns <= 1 << 20 ? 256 : 1024
+  let outputTile = tokens > tokenTile ? 4096 : 128
   let tokenTiles = (tokens + tokenTile - 1) / tokenTile
   let outputTiles = (w.rows + outputTile - 1) / outputTile
   runTiles(count: tokenTiles * outputTiles, workers: workers) { tile in

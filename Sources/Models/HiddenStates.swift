@@ -5,7 +5,7 @@ import SystemPackage
 
 /// The residual stream of all tokens between two blocks, `[tokens, hidden]`: in memory or, beyond a limit or where they
 /// are to be kept, in a file.
-package final class HiddenStates {
+package final class HiddenStates: Sendable {
   package let tokens: Int
   package let width: Int
   private let memory: Matrix?
@@ -80,19 +80,22 @@ package final class HiddenStates {
 
   private static let fileRows = 4096
 
-  private func forEachPart(_ body: (Range<Int>) throws -> Void) rethrows {
-    for first in stride(from: 0, to: tokens, by: Self.fileRows) {
-      try body(first..<min(tokens, first + Self.fileRows))
+  /// - Parameter workers: used where the states are in memory; else one part is, too.
+  private func forEachPart(workers: Int, _ body: @Sendable (Range<Int>) throws -> Void) throws {
+    let tokens = tokens
+    let count = (tokens + Self.fileRows - 1) / Self.fileRows
+    try runParallel(count: count, workers: isSpilled ? 1 : workers, makeState: {}) { part, _ in
+      try body((part * Self.fileRows)..<min(tokens, (part + 1) * Self.fileRows))
     }
   }
 
   /// Writes the states to a file, row after row.
-  package func save(to path: FilePath) throws {
+  package func save(to path: FilePath, workers: Int) throws {
     do {
       let file = try FileDescriptor.open(
         path, .writeOnly, options: [.create, .truncate, .closeOnExec], permissions: [.ownerReadWrite])
       defer { try? file.close() }
-      try forEachPart { rows in
+      try forEachPart(workers: workers) { rows in
         try read(rows) { part in
           try file.writeRows(of: part, at: rows.lowerBound * width * MemoryLayout<Float>.stride)
         }
@@ -107,7 +110,7 @@ package final class HiddenStates {
     do {
       let file = try FileDescriptor.open(path, .readOnly, options: .closeOnExec)
       defer { try? file.close() }
-      try forEachPart { rows in
+      try forEachPart(workers: 1) { rows in
         try update(rows) { part in
           try file.readRows(into: part, at: rows.lowerBound * width * MemoryLayout<Float>.stride)
         }
