@@ -77,6 +77,7 @@ private func mirror(_ base: UnsafeMutablePointer<Float>, _ size: Int, rows: Rang
 package func squareRankUpdates(size: Int, workers: Int) -> Int {
   setOneThread()
   let matrices = (0..<workers).map { _ in (Matrix(rows: size, columns: size), Matrix(rows: size, columns: size)) }
+  for (x, _) in matrices { x.base.update(repeating: 1, count: size * size) }
   runTiles(count: workers, workers: workers) { tile in
     let (x, sum) = matrices[tile]
     cblas_ssyrk(

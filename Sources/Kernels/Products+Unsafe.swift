@@ -62,9 +62,13 @@ package struct SquareProducts: Sendable {
 
   package init(size: Int, workers: Int) {
     self.size = size
-    matrices = (0..<workers).map { _ in
-      (Matrix(rows: size, columns: size), Matrix(rows: size, columns: size), Matrix(rows: size, columns: size))
+    // Written: pages that were not would all be the system's one page of zeros.
+    func ones() -> Matrix {
+      let matrix = Matrix(unwrittenRows: size, columns: size)
+      matrix.base.initialize(repeating: 1, count: size * size)
+      return matrix
     }
+    matrices = (0..<workers).map { _ in (ones(), ones(), ones()) }
   }
 
   /// - Parameter byBLAS: by BLAS's sgemm, whatever makes this module's products.
