@@ -187,7 +187,7 @@ package struct BlockCalibration {
         scalings = try BlockScaling(
           block: block, tokens: groups, states: states[0], tables: tables[block], pool: forward.pool,
           workers: options.workers, request: scaling, handOut: handOut,
-          makeStates: { try self.states(tokens: count, width: $0) }
+          makeStates: { try self.states(tokens: count, width: $0) }, meter: meter
         ).run(&weights)
         try meter.set(.scale, share: 1)
         if scaling.handsOut {
@@ -286,7 +286,7 @@ package struct BlockCalibration {
   private func states(tokens: Int, width: Int) throws -> HiddenStates {
     try HiddenStates(
       tokens: tokens, width: width, memoryLimit: options.memoryLimit / (options.runsOriginal ? 6 : 3),
-      folder: options.spillFolder, pool: forward.pool, storage: storage)
+      folder: options.spillFolder, pool: forward.pool, storage: storage, workers: options.workers)
   }
 }
 

@@ -57,6 +57,7 @@ struct BlockScaling {
   let request: ScalingRequest
   let handOut: LayerHandOut
   let makeStates: (_ width: Int) throws -> HiddenStates
+  let meter: CalibrationMeter
 
   private typealias Scalings = [LinearDescription: LayerScaling]
 
@@ -70,6 +71,7 @@ struct BlockScaling {
     let feedForward = evidence(groups[.feedForwardInput], isMixture ? [] : experts[0].input.linears)
     let inputs = try makeStates(states.width)
     let routes = try gather(tracks[0], attentionInput, attentionOutput, feedForward, inputs)
+    try meter.add(meter.costs.scalingPass(block))
 
     // All searches look at weights that no other scale has changed yet.
     let outer = try [
@@ -97,6 +99,7 @@ struct BlockScaling {
       let output = evidence(group, [expert.output])
       let input = isMixture ? evidence(nil, expert.input.linears) : feedForward
       try gather(tracks[0], expert: index, routes, inputs, isMixture ? input : nil, output)
+      try meter.add(meter.costs.scalingPass(expert, of: block))
       let found = try group.map { try find($0, output, tracks[0]) }?.divided(&tracks, request)
       found?.record(in: &scalings)
       for track in tracks {

@@ -29,16 +29,43 @@ struct CalibrationCosts {
   /// - Parameter share: of the tokens that reach the layers.
   func gather(_ projection: ProjectionDescription, share: Double = 1) -> Double {
     guard projection.linears.contains(where: isWanted), !roundsAfterScaling else { return 0 }
+    return gathering(projection, share: share, tracks: tracks)
+  }
+
+  private func gathering(_ projection: ProjectionDescription, share: Double, tracks: Double) -> Double {
     let inputs = Double(projection.inputs)
     let products = sumsHessians ? inputs * inputs * (tracks > 1 ? 1.6 : 0.6) : 0
     return share * (tokens * products + (tokens + heldOut) * inputs * Self.element * tracks)
   }
 
+  /// What a pass for scales takes up to the feed-forward layer's inputs, by kind.
+  func scalingPass(_ block: BlockDescription) -> Amounts {
+    guard searches else { return [:] }
+    let inputs = [block.attention.input, ProjectionDescription([block.attention.output])]
+    return [
+      .run: (attend(block) + product(block.attention.output)) / tracks,
+      .gather: inputs.reduce(0) { $0 + gathering($1, share: 1, tracks: 1) },
+    ]
+  }
+
+  /// And within the feed-forward layer, or an expert.
+  func scalingPass(_ expert: ExpertDescription, of block: BlockDescription) -> Amounts {
+    guard searches else { return [:] }
+    let share = share(of: block)
+    return [
+      .run: share * inner(expert.input, expert.output) / tracks,
+      .gather: gathering(expert.input, share: share, tracks: 1)
+        + gathering(ProjectionDescription([expert.output]), share: share, tracks: 1),
+    ]
+  }
+
+  private var searches: Bool { scales || roundsAfterScaling }
+
   func quantize(_ linear: LinearDescription) -> Double {
     guard quantizes, isWanted(linear) else { return 0 }
     let (inputs, outputs) = (Double(linear.inputs), Double(linear.outputs))
-    // The evidence and the scales among it: they come before the first of a block's layers.
-    if roundsAfterScaling { return inputs * outputs * (130_000 + 20 * inputs) }
+    // The search for scales among it: it comes before the first of a block's layers.
+    if roundsAfterScaling { return inputs * outputs * (15_000 + 20 * inputs) }
     // Factors of the Hessian; feedback along the columns; ranges and sweeps, which take most of it, as measured; errors
     // on held-out tokens.
     return inputs * inputs * inputs * 2 + outputs * inputs * inputs * 4 + outputs * inputs * 37_000
@@ -91,9 +118,12 @@ struct CalibrationCosts {
   func amounts(_ block: BlockDescription) -> Amounts {
     let share = share(of: block)
     let experts = block.feedForward.experts
+    let passes = [scalingPass(block)] + experts.map { scalingPass($0, of: block) }
+    func searched(_ kind: WorkProgress.Kind) -> Double { passes.reduce(0) { $0 + ($1[kind] ?? 0) } }
     return [
-      .run: attend(block) + product(block.attention.output) + feedForward(block),
-      .gather: gather(block.attention.input) + gather(ProjectionDescription([block.attention.output]))
+      .run: searched(.run) + attend(block) + product(block.attention.output) + feedForward(block),
+      .gather: searched(.gather) + gather(block.attention.input)
+        + gather(ProjectionDescription([block.attention.output]))
         + experts.reduce(0) {
           $0 + gather($1.input, share: share) + gather(ProjectionDescription([$1.output]), share: share)
         },
@@ -137,9 +167,12 @@ final class CalibrationMeter {
     try tell()
   }
 
+  func add(_ kind: WorkProgress.Kind, _ amount: Double) throws { try add([kind: amount]) }
+
   /// A step is done; of no kind does a block count for more than was planned.
-  func add(_ kind: WorkProgress.Kind, _ amount: Double) throws {
-    if let whole = planned[kind] {
+  func add(_ amounts: CalibrationCosts.Amounts) throws {
+    for (kind, amount) in amounts {
+      guard let whole = planned[kind] else { continue }
       progress.done[kind] = min((before[kind] ?? 0) + whole, (progress.done[kind] ?? 0) + amount)
     }
     try tell()
@@ -154,20 +187,7 @@ final class CalibrationMeter {
 
   func begin(_ linear: LinearDescription) throws {
     progress.layer = linear.weight
-    if costs.roundsAfterScaling, let index = progress.block { passed(blocks[index], before: linear) }
     try tell()
-  }
-
-  /// Where layers are rounded after scaling, the block has been run up to the first of those that read the same.
-  private func passed(_ block: BlockDescription, before linear: LinearDescription) {
-    let attention = costs.attend(block) + costs.product(block.attention.output)
-    let amount: Double? =
-      if linear == block.attention.input.linears.first {
-        attention
-      } else if linear
-        == block.feedForward.experts.first?.input.linears.first
-      { attention + costs.feedForward(block) } else { nil }
-    if let amount { progress.done[.run] = (before[.run] ?? 0) + min(amount, planned[.run] ?? 0) }
   }
 
   func end(_ linear: LinearDescription) throws { try add(.quantize, costs.quantize(linear)) }

@@ -85,7 +85,7 @@ package struct Distillation {
   private func states(_ rows: [Range<Int>]) throws -> HiddenStates {
     try HiddenStates(
       tokens: rows.last?.upperBound ?? 0, width: description.hiddenSize, memoryLimit: memoryLimit / 2,
-      folder: spillFolder, pool: forward.pool)
+      folder: spillFolder, pool: forward.pool, workers: forward.workers)
   }
 
   private func fillInputs(_ states: HiddenStates, _ windows: [[Int32]], _ rows: [Range<Int>]) throws {

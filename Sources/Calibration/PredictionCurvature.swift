@@ -91,20 +91,24 @@ package struct PredictionCurvature {
     let tables = ModelRotaryTables(description, length: groups.map(\.batch.longest).max() ?? 1)
     let blocks = description.blocks
     let place = place(in: kept, blocks: blocks.count)
-    // A block forwards is one, the head and its gradients two, a block backwards with the sums six, about.
-    var done = place.top.map { blocks.count + 2 + 6 * (blocks.count - $0) } ?? max(0, place.streams - 1)
-    func step(_ cost: Int) throws {
+    // In the time of a block forwards, its output written: the head with its gradients, a block backwards with the sums.
+    let (head, backwards) = (1.5, 2.3)
+    var done =
+      place.top.map { Double(blocks.count) + head + backwards * Double(blocks.count - $0) }
+      ?? Double(max(0, place.streams - 1))
+    func step(_ cost: Double) throws {
       done += cost
-      guard onProgress(Double(done) / Double(7 * blocks.count + 2)) else { throw CancellationError() }
+      guard onProgress(done / (Double(blocks.count) * (1 + backwards) + head)) else { throw CancellationError() }
     }
     func states(_ name: String) throws -> HiddenStates {
       if let kept {
         return try HiddenStates(
-          tokens: count, width: description.hiddenSize, at: kept.path(of: name), pool: forward.pool)
+          tokens: count, width: description.hiddenSize, at: kept.path(of: name), pool: forward.pool,
+          workers: forward.workers)
       }
       return try HiddenStates(
         tokens: count, width: description.hiddenSize, memoryLimit: memoryLimit / (blocks.count + 2),
-        folder: spillFolder, pool: forward.pool)
+        folder: spillFolder, pool: forward.pool, workers: forward.workers)
     }
     try step(0)
     // The streams before each block.
@@ -153,7 +157,7 @@ package struct PredictionCurvature {
       after = streams.removeLast()
       try startGradients(after, groups)
       try kept?.keep(gradient(blocks.count))
-      try step(2)
+      try step(head)
     }
     for index in (0..<top).reversed() {
       let block = blocks[index]
@@ -178,7 +182,7 @@ package struct PredictionCurvature {
         kept.discard(stream(index))
         kept.discard(gradient(index + 1))
       }
-      try step(6)
+      try step(backwards)
     }
     return found
   }

@@ -171,7 +171,8 @@ package struct Converter: Sendable {
     var folded: [UInt8] = []
     try CalibratedLayers(plan: plan, model: model, windows: windows, resources: resources, workers: workers)
       .run(
-        into: record, log: log, kept: output.journal.map { KeptWork(output, $0) }, onProgress: onProgress,
+        into: record, log: log, kept: output.journal.map { KeptWork(output, $0, workers: workers) },
+        onProgress: onProgress,
         rewrite: { tensor, first, values in
           log?.note(tensor.source.name)
           if let index = firstNonFinite(values.span) {

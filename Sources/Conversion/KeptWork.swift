@@ -7,6 +7,7 @@ import SystemPackage
 final class KeptWork: KeptFiles {
   private let output: OutputFolder
   private let journal: Journal
+  private let workers: Int
   private var hashes: [String: String] = [:]
   /// Written, or looked at, in this run.
   private var known: Set<String> = []
@@ -16,8 +17,8 @@ final class KeptWork: KeptFiles {
     static let hash = "hash"
   }
 
-  init(_ output: OutputFolder, _ journal: Journal) {
-    (self.output, self.journal) = (output, journal)
+  init(_ output: OutputFolder, _ journal: Journal, workers: Int) {
+    (self.output, self.journal, self.workers) = (output, journal, workers)
     for entry in journal.entries {
       guard let name = entry[Key.file]?.string, let hash = entry[Key.hash]?.string else { continue }
       hashes[name] = hash
@@ -28,8 +29,7 @@ final class KeptWork: KeptFiles {
 
   private func hash(of name: String) -> String? {
     guard let size = try? Stat(path(of: name)).size else { return nil }
-    var buffer: [UInt8] = []
-    return sha256(ofFile: path(of: name), 0..<Int(size), using: &buffer)
+    return hashOfParts(ofFile: path(of: name), size: Int(size), workers: workers)
   }
 
   func has(_ name: String) -> Bool {

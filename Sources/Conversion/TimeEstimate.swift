@@ -22,6 +22,8 @@ package struct TimeEstimate: Sendable {
   /// How much of a part its prior weighs, and how much of all work the priors' own pace.
   private static let priorWeight = 0.03
   private static let paceWeight = 0.0005
+  /// Of what the first step of parts takes, so many times what was predicted counts, at most.
+  private static let beginningLimit = 4.0
 
   package init() {}
 
@@ -55,9 +57,12 @@ package struct TimeEstimate: Sendable {
     last = max(last, seconds)
     let weights = steps.map { $0.units * cost($0.name) }
     let whole = weights.reduce(0, +)
+    // What parts begin with, such as opening a file, is not what their units take.
+    let isBeginning = steps.allSatisfy { parts[$0.name]?.done == 0 }
+    let counted = isBeginning ? min(elapsed, Self.beginningLimit * whole) : elapsed
     for (step, weight) in zip(steps, weights) {
       parts[step.name]?.done += step.units
-      parts[step.name]?.seconds += whole > 0 ? elapsed * weight / whole : 0
+      parts[step.name]?.seconds += whole > 0 ? counted * weight / whole : 0
     }
   }
 

@@ -97,7 +97,8 @@ package struct Evaluator {
     let description = forward.model.description
     let states = try HiddenStates(
       tokens: text.windows.count * text.length, width: description.hiddenSize,
-      memoryLimit: options.memoryLimit / models.count, folder: options.spillFolder, pool: forward.pool)
+      memoryLimit: options.memoryLimit / models.count, folder: options.spillFolder, pool: forward.pool,
+      workers: forward.workers)
     let tables = ModelRotaryTables(description, length: text.length)
     for group in groups {
       let batch = TokenBatch(lengths: group.map { _ in text.length })

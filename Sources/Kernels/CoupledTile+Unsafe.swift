@@ -23,6 +23,8 @@ package final class CoupledTile {
   /// (e + u)·H of the row at hand, before and after its changes.
   private let gradient: Matrix
   private let earlier: Matrix
+  /// What a change of a group's scale adds to the gradient.
+  private let pull: Matrix
   private let weights: Matrix
 
   /// - Parameters:
@@ -38,7 +40,7 @@ package final class CoupledTile {
     highest = Float(ranges.isEmpty ? 0 : ranges[0].highestCode)
     (errors, products) = (Matrix(rows: rows, columns: columns), Matrix(rows: rows, columns: columns))
     (steps, gradient) = (Matrix(rows: rows, columns: columns), Matrix(rows: 1, columns: columns))
-    earlier = Matrix(rows: 1, columns: columns)
+    (earlier, pull) = (Matrix(rows: 1, columns: columns), Matrix(rows: 1, columns: columns))
     weights = Matrix(rows: 1, columns: max(1, rows))
     (scales, zeroPoints) = (Matrix(rows: rows, columns: groups), Matrix(rows: rows, columns: groups))
     for row in 0..<rows {
@@ -160,17 +162,13 @@ package final class CoupledTile {
     let place = row * groups + group
     let old = scales.base[place]
     guard old != 0 else { return }
-    // Bounds: elements of the row, the block of h at the group's columns.
+    // Bounds: elements of the row and of `pull`, rows of h.
     let step = steps.base + row * columns
+    multiply(step, run, h)
     var (slope, curvature): (Float, Float) = (0, 0)
-    for column in run where step[column] != 0 {
+    for column in run {
       slope += step[column] * gradient.base[column]
-      let line = h.base + column * columns
-      var sum = Floats.zero
-      for index in stride(from: run.lowerBound, to: run.upperBound, by: 16) {
-        sum += line.lanes(index, of: run.upperBound) * step.lanes(index, of: run.upperBound)
-      }
-      curvature += step[column] * sum.total
+      curvature += step[column] * pull.base[column]
     }
     guard curvature > 0 else { return }
     let new = round(old - slope / curvature)
@@ -178,7 +176,40 @@ package final class CoupledTile {
     let change = new - old
     guard change != 0, change * (2 * slope + change * curvature) < 0 else { return }
     scales.base[place] = new
-    for column in run where step[column] != 0 { move(row: row, column, by: change * step[column], h) }
+    for column in run { errors.base[row * columns + column] += change * step[column] }
+    for index in stride(from: 0, to: columns, by: 16) {
+      let moved = gradient.base.lanes(index, of: columns) + pull.base.lanes(index, of: columns) * change
+      gradient.base.store(moved, at: index, of: columns)
+    }
+  }
+
+  /// pull ← step·H over the columns of a group, in runs of lanes whose sums stay in registers.
+  private func multiply(_ step: UnsafePointer<Float>, _ group: Range<Int>, _ h: Matrix) {
+    // Bounds: rows of h at the group's columns, each as long as `pull`.
+    var index = 0
+    while index &+ 64 <= columns {
+      var (a, b, c, d) = (Floats.zero, Floats.zero, Floats.zero, Floats.zero)
+      var line = h.base + group.lowerBound * columns + index
+      for column in group {
+        let factor = step[column]
+        a += line.lanes(0) * factor
+        b += line.lanes(16) * factor
+        c += line.lanes(32) * factor
+        d += line.lanes(48) * factor
+        line += columns
+      }
+      pull.base.store(a, at: index)
+      pull.base.store(b, at: index + 16)
+      pull.base.store(c, at: index + 32)
+      pull.base.store(d, at: index + 48)
+      index &+= 64
+    }
+    while index < columns {
+      var sum = Floats.zero
+      for column in group { sum += (h.base + column * columns).lanes(index, of: columns) * step[column] }
+      pull.base.store(sum, at: index, of: columns)
+      index &+= 16
+    }
   }
 
   /// The codes, row-major.
@@ -195,15 +226,4 @@ package final class CoupledTile {
     // Bounds: by the precondition.
     return scales.base[row * groups + group]
   }
-}
-
-/// sum ← sum + xᵀ·x for some columns of the rows in use of x.
-/// - Parameter sum: `[columns.count, columns.count]`.
-package func accumulateGram(_ x: Matrix, columns: Range<Int>, into sum: Matrix) {
-  precondition(columns.lowerBound >= 0 && columns.upperBound <= x.columns)
-  precondition(sum.rows == columns.count && sum.columns == columns.count)
-  // Bounds: columns of x's rows.
-  let run = StridedMatrix(x.base + columns.lowerBound, x.columns)
-  product(
-    run.transposed, run, into: sum.base, sum.rows, rows: sum.rows, columns: sum.rows, inner: x.rows, adding: true)
 }

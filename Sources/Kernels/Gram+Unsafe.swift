@@ -1,15 +1,16 @@
 import COpenBLAS
 
-/// sum ← sum + xᵀ·x for the rows in use of `x`: both triangles, equal to the bit.
+/// sum ← sum + xᵀ·x for some columns of the rows in use of `x`: both triangles, equal to the bit.
 ///
 /// By tiles of the lower triangle, each one product whose result is mirrored; the partition depends on the
 /// number of columns alone.
 /// - Parameters:
-///   - x: `[tokens, n]`.
+///   - x: `[tokens, ≥ first + n]`.
+///   - first: the first of the columns.
 ///   - sum: `[n, n]`, symmetric.
-package func accumulateGram(_ x: Matrix, into sum: Matrix, workers: Int) {
-  precondition(sum.rows == x.columns && sum.columns == x.columns)
-  let size = x.columns
+package func accumulateGram(_ x: Matrix, from first: Int = 0, into sum: Matrix, workers: Int) {
+  let size = sum.columns
+  precondition(sum.rows == size && first >= 0 && first + size <= x.columns)
   guard x.rows > 0 else { return }
   let tileSize = gramTile(size)
   let tiles = (size + tileSize - 1) / tileSize
@@ -19,12 +20,13 @@ package func accumulateGram(_ x: Matrix, into sum: Matrix, workers: Int) {
     let column = blockColumn * tileSize
     let rows = min(tileSize, size - row)
     let columns = min(tileSize, size - column)
-    // Bounds: rows and columns are clipped to the size of sum, which is the row length of x.
+    // Bounds: rows and columns are clipped to the size of sum, and within x's rows from `first` on.
     let target = sum.base + row * size + column
+    let columnsFromFirst = StridedMatrix(x.base + first, x.columns)
     product(
-      StridedMatrix(x.base + row, size).transposed, StridedMatrix(x.base + column, size), into: target, size,
-      rows: rows,
-      columns: columns, inner: x.rows, adding: true, lowerOnly: row == column)
+      columnsFromFirst.from(row: 0, column: row).transposed, columnsFromFirst.from(row: 0, column: column),
+      into: target,
+      size, rows: rows, columns: columns, inner: x.rows, adding: true, lowerOnly: row == column)
     mirror(sum.base, size, rows: row..<(row + rows), columns: column..<(column + columns))
   }
 }

@@ -13,6 +13,7 @@ package final class HiddenStates: Sendable {
   private let path: FilePath
   private let pool: MatrixPool
   private let storage: MatrixPool?
+  private let workers: Int
 
   /// What the states are is not said until they are written.
   /// - Parameters:
@@ -20,9 +21,12 @@ package final class HiddenStates: Sendable {
   ///   - folder: where the file is made otherwise; it has no name once it is open, so that nothing can be left behind.
   ///   - pool: of the parts of a file that are worked on.
   ///   - storage: where the memory of all states comes from, and goes to in the end.
+  ///   - workers: threads that read and write a file.
   package init(
-    tokens: Int, width: Int, memoryLimit: Int, folder: FilePath, pool: MatrixPool, storage: MatrixPool? = nil
+    tokens: Int, width: Int, memoryLimit: Int, folder: FilePath, pool: MatrixPool, storage: MatrixPool? = nil,
+    workers: Int
   ) throws(CheckpointError) {
+    self.workers = workers
     self.tokens = tokens
     self.width = width
     self.pool = pool
@@ -46,7 +50,10 @@ package final class HiddenStates: Sendable {
   }
 
   /// States in a file that stays, of which it may hold some already.
-  package init(tokens: Int, width: Int, at path: FilePath, pool: MatrixPool) throws(CheckpointError) {
+  package init(
+    tokens: Int, width: Int, at path: FilePath, pool: MatrixPool, workers: Int
+  ) throws(CheckpointError) {
+    self.workers = workers
     self.tokens = tokens
     self.width = width
     self.pool = pool
@@ -120,6 +127,18 @@ package final class HiddenStates: Sendable {
     }
   }
 
+  /// Gives runs of rows to a body, with their places in the file.
+  private func transfer(
+    _ part: Matrix, at offset: Int, _ body: @Sendable (_ rows: Matrix, _ offset: Int) throws -> Void
+  ) throws {
+    let rowBytes = width * MemoryLayout<Float>.stride
+    let length = max(1, (1 << 20) / max(1, rowBytes))
+    try runParallel(count: (part.rows + length - 1) / length, workers: workers, makeState: {}) { run, _ in
+      let rows = (run * length)..<min(part.rows, (run + 1) * length)
+      try body(Matrix(sharing: part, rows: rows), offset + rows.lowerBound * rowBytes)
+    }
+  }
+
   private func use(_ rows: Range<Int>, isWritten: Bool, _ body: (Matrix) throws -> Void) throws {
     if let memory { return try body(Matrix(sharing: memory, rows: rows)) }
     guard let file else { return }
@@ -129,7 +148,7 @@ package final class HiddenStates: Sendable {
     do {
       // The first block's input is written before anything is read.
       if try file.stat().size >= offset + rows.count * width * MemoryLayout<Float>.stride {
-        try file.readRows(into: part, at: offset)
+        try transfer(part, at: offset) { try file.readRows(into: $0, at: $1) }
       }
     } catch {
       throw CheckpointError(file: path.string, .readFailed("\(error)"))
@@ -137,7 +156,7 @@ package final class HiddenStates: Sendable {
     try body(part)
     guard isWritten else { return }
     do {
-      try file.writeRows(of: part, at: offset)
+      try transfer(part, at: offset) { try file.writeRows(of: $0, at: $1) }
     } catch {
       throw CheckpointError(file: path.string, .readFailed("writing hidden states: \(error)"))
     }

@@ -21,10 +21,11 @@ package struct WorkProgress: Hashable, Sendable {
     /// Seconds that an operation takes, about, on two cores: what counts until some of the kind has been done.
     package var secondsPerOperation: Double {
       switch self {
-      case .run, .reference, .head: 1.5e-11
-      case .gather: 1.5e-11
-      case .quantize: 3e-11
-      case .scale, .learn, .distill, .curvature: 2e-11
+      case .run, .reference: 1.4e-12
+      case .gather: 2e-12
+      case .quantize: 2.6e-12
+      case .head, .scale, .distill, .curvature: 3e-12
+      case .learn: 4.6e-12
       }
     }
   }

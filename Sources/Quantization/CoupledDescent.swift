@@ -29,9 +29,8 @@ package struct OutputCurvature: Sendable {
   ///   - first: the column of the layer's first output.
   package func add(_ gradients: Matrix, from first: Int, workers: Int) {
     precondition(first >= 0 && first + outputs <= gradients.columns)
-    runTiles(count: sums.count, workers: workers) { index in
-      let rows = rows(ofBlock: index)
-      accumulateGram(gradients, columns: first + rows.lowerBound..<first + rows.upperBound, into: sums[index])
+    for (index, sum) in sums.enumerated() {
+      accumulateGram(gradients, from: first + rows(ofBlock: index).lowerBound, into: sum, workers: workers)
     }
   }
 }
