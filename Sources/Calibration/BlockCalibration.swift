@@ -134,27 +134,27 @@ package struct BlockCalibration {
   ///   - isWanted: whether a layer is to be quantized; the others run as they are.
   ///   - scaling: what is to be scaled before; nil: nothing.
   ///   - onProgress: how far it is; returns false to stop.
-  ///   - learned: tokens that `finish` sees in a block, in all of its steps: what its progress is weighed by.
+  ///   - learning: what `quantize` and `finish` do beyond what a scheme says.
   ///   - finish: called for each block in turn, where the original model runs along.
   package func run(
     isWanted: @escaping (LinearDescription) -> Bool, scaling: ScalingRequest? = nil,
-    onProgress: @escaping (WorkProgress) -> Bool, milestones: Milestones? = nil, learned: Double = 0,
-    finish: Finisher? = nil, quantize: @escaping Quantizer
+    onProgress: @escaping (WorkProgress) -> Bool, milestones: Milestones? = nil,
+    learning: LearningWork = LearningWork(), finish: Finisher? = nil, quantize: @escaping Quantizer
   ) throws {
     try walk(
       isWanted: isWanted, onProgress: onProgress, .quantize(quantize, scaling), milestones: milestones,
-      learned: learned, finish: finish)
+      learning: learning, finish: finish)
   }
 
   func walk(
     isWanted: @escaping (LinearDescription) -> Bool, onProgress: @escaping (WorkProgress) -> Bool, _ given: Purpose,
-    milestones: Milestones? = nil, learned: Double = 0, finish: Finisher? = nil
+    milestones: Milestones? = nil, learning: LearningWork = LearningWork(), finish: Finisher? = nil
   ) throws {
     let description = forward.model.description
     let firstBlock = milestones?.first ?? 0
     guard firstBlock < description.blocks.count else { return }
     let meter = CalibrationMeter(
-      description.blocks, from: firstBlock, costs(isWanted: isWanted, given, learned: learned), report: onProgress)
+      description.blocks, from: firstBlock, costs(isWanted: isWanted, given, learning), report: onProgress)
     let purpose = Self.metered(given, meter)
     let groups = groups()
     let count = groups.last?.rows.upperBound ?? 0
@@ -251,7 +251,7 @@ package struct BlockCalibration {
   }
 
   func costs(
-    isWanted: @escaping (LinearDescription) -> Bool, _ purpose: Purpose, learned: Double
+    isWanted: @escaping (LinearDescription) -> Bool, _ purpose: Purpose, _ learning: LearningWork
   ) -> CalibrationCosts {
     var (sumsHessians, quantizes, scales, rounds) = (true, true, false, false)
     switch purpose {
@@ -263,7 +263,7 @@ package struct BlockCalibration {
       tokens: count(windows), heldOut: count(heldOut), length: Double((windows + heldOut).map(\.count).max() ?? 1),
       tracks: options.runsOriginal ? 2 : 1, sumsHessians: sumsHessians, quantizes: quantizes, scales: scales,
       roundsAfterScaling: rounds,
-      learned: learned, isWanted: isWanted)
+      learning: learning, isWanted: isWanted)
   }
 
   private func windowRows(_ groups: [Group], heldOut: Bool) -> [Range<Int>] {

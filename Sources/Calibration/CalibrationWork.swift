@@ -1,6 +1,17 @@
 import Models
 import Quantization
 
+/// What is done to a block's layers besides quantizing them, by which progress is weighed.
+package struct LearningWork: Hashable, Sendable {
+  /// Tokens that gradient steps see, over all steps of a block.
+  package var stepTokens = 0.0
+  package var coupledSweeps = 0
+
+  package init(stepTokens: Double = 0, coupledSweeps: Int = 0) {
+    (self.stepTokens, self.coupledSweeps) = (stepTokens, coupledSweeps)
+  }
+}
+
 /// What a run over calibration windows costs, in floating-point operations, block by block: estimates by which progress
 /// is told.
 struct CalibrationCosts {
@@ -17,8 +28,7 @@ struct CalibrationCosts {
   let scales: Bool
   /// Whether layers are handed out with the evidence that their scales came from, to be rounded.
   let roundsAfterScaling: Bool
-  /// Tokens that gradient steps see, over all steps of a block.
-  let learned: Double
+  let learning: LearningWork
   let isWanted: (LinearDescription) -> Bool
 
   typealias Amounts = [WorkProgress.Kind: Double]
@@ -69,7 +79,7 @@ struct CalibrationCosts {
     // Factors of the Hessian; feedback along the columns; ranges and sweeps, which take most of it, as measured; errors
     // on held-out tokens.
     return inputs * inputs * inputs * 2 + outputs * inputs * inputs * 4 + outputs * inputs * 37_000
-      + heldOut * inputs * outputs * 6
+      + heldOut * inputs * outputs * 6 + outputs * inputs * Double(learning.coupledSweeps) * 10_000
   }
 
   func attend(_ block: BlockDescription) -> Double {
@@ -108,7 +118,7 @@ struct CalibrationCosts {
   }
 
   /// Of gradient steps: forwards, and twice as much backwards.
-  func learn(_ block: BlockDescription) -> Double { learned * block.operationsPerToken * 3 }
+  func learn(_ block: BlockDescription) -> Double { learning.stepTokens * block.operationsPerToken * 3 }
 
   private func linears(_ block: BlockDescription) -> [LinearDescription] {
     block.attention.input.linears + [block.attention.output]
@@ -210,13 +220,11 @@ final class CalibrationMeter {
 
 extension BlockCalibration {
   /// The work that a run will be, before it begins.
-  /// - Parameters:
-  ///   - first: the first block that is not done.
-  ///   - learned: tokens that gradient steps see, over all steps of a block.
+  /// - Parameter first: the first block that is not done.
   package func plannedWork(
-    from first: Int = 0, isWanted: @escaping (LinearDescription) -> Bool, learned: Double = 0
+    from first: Int = 0, isWanted: @escaping (LinearDescription) -> Bool, learning: LearningWork = LearningWork()
   ) -> [WorkProgress.Kind: Double] {
     CalibrationMeter.total(
-      blocks, from: first, costs(isWanted: isWanted, .quantize({ _ in }, nil), learned: learned))
+      blocks, from: first, costs(isWanted: isWanted, .quantize({ _ in }, nil), learning))
   }
 }

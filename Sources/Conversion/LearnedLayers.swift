@@ -43,9 +43,10 @@ extension CalibratedLayers {
     func isLearned(_ linear: LinearDescription) -> Bool { wanted[linear.weight]?.scheme.method == .learned }
     let length = Double(windows.windows.map(\.count).max() ?? 1)
     let step = Double(options.method(iterations: 1).batchSize) * length
-    let learned = step * Double(options.iterations)
+    let learning = LearningWork(
+      stepTokens: step * Double(options.iterations), coupledSweeps: options.coupledSweeps)
     func planned(from first: Int) -> [WorkProgress.Kind: Double] {
-      calibration.plannedWork(from: first, isWanted: { wanted[$0.weight] != nil }, learned: learned)
+      calibration.plannedWork(from: first, isWanted: { wanted[$0.weight] != nil }, learning: learning)
     }
     // Operations of the parts before and after the blocks, of which the forward pass is run for both models.
     var work = planned(from: firstBlock)
@@ -81,7 +82,7 @@ extension CalibratedLayers {
     var starts: [LinearDescription: LearningStart] = [:]
     var parts: [Int: Distillation.Part] = [:]
     try calibration.run(
-      isWanted: { wanted[$0.weight] != nil }, onProgress: tell, milestones: milestones, learned: learned,
+      isWanted: { wanted[$0.weight] != nil }, onProgress: tell, milestones: milestones, learning: learning,
       finish: { problem, index, onStep in
         defer { starts = [:] }
         let layers = LearnedLayer.layers(of: problem.block) { starts[$0].map(learnable) }

@@ -183,9 +183,10 @@ import Testing
       seen.append((progress.done[.curvature] ?? 0) / total)
       return seen[seen.count - 1] < limit
     }
-    // Forwards, then backwards, then in the first block after it: 2 blocks are 16 units.
+    // Forwards, then backwards, then in the first block after it: 2 blocks are 8.1 units, of which a block forwards is one
+    // and one backwards 2.3.
     for (limit, kept) in [
-      (1.0 / 16, ["stream-0", "stream-1"]), (9.0 / 16, ["curvature-1", "gradient-1", "stream-0"]),
+      (1 / 8.1, ["stream-0", "stream-1"]), (4.5 / 8.1, ["curvature-1", "gradient-1", "stream-0"]),
     ] {
       #expect(throws: SuspendedConversion.self) { try convert(row, to: "out") { record($0, until: limit) } }
       let names = try self.kept("out").filter { $0.contains("stream") || $0.contains("-0") || $0.contains("-1") }
@@ -195,7 +196,7 @@ import Testing
     #expect(throws: SuspendedConversion.self) {
       try convert(row, to: "out") { record($0, until: 2) && $0.blockShare < 0.5 }
     }
-    #expect(seen == [10.0 / 16, 1])
+    #expect(seen.map { ($0 * 8.1 * 10).rounded() } == [58, 81])
     seen = []
     try convert(row, to: "out") { record($0, until: 2) }
     #expect(seen == [1])

@@ -70,6 +70,16 @@ import Testing
     #expect(course.worst(from: 0.1, priors: ["a": 3]) < 0.2)
   }
 
+  /// What a part begins with, such as opening a file, is not taken for what each of its units takes.
+  @Test func aLongBeginningIsNoPace() {
+    var estimate = TimeEstimate()
+    estimate.plan("calibrating", total: 100, cost: 0.1)
+    estimate.plan("writing", total: 4e6, cost: 1e-9)
+    for step in 1...100 { estimate.advance(["calibrating": Double(step)], at: 0.1 * Double(step)) }
+    estimate.advance(["writing": 512], at: 10.2)
+    #expect(estimate.left(at: 10.2) < 0.01)
+  }
+
   @Test func partsThatAdvanceTogetherShareTheTime() {
     var estimate = TimeEstimate()
     estimate.plan("copy", total: 100, cost: 1)
