@@ -65,6 +65,8 @@ package struct RuntimeCheck: Sendable {
     Finding(isFatal: true, problem: problem, remedy: remedy)
   }
 
+  private static func fatal(_ error: LayoutError) -> Finding { fatal(error.halves.problem, error.halves.remedy) }
+
   static func warning(_ problem: String, _ remedy: String) -> Finding {
     Finding(isFatal: false, problem: problem, remedy: remedy)
   }
@@ -268,13 +270,13 @@ package struct RuntimeCheck: Sendable {
     do {
       try FusedLayers.check(schemes)
     } catch {
-      findings.append(Self.fatal(error.description, "convert them alike"))
+      findings.append(Self.fatal(error))
     }
     guard parts > 1 else { return findings }
     do {
       try FusedLayers.checkHeads(checkpoint.configuration, parts: parts)
     } catch {
-      findings.append(Self.fatal(error.description, "one that divides them"))
+      findings.append(Self.fatal(error))
     }
     for record in layout.records where record.label != nil {
       guard let module = Plan.module(of: record.name) else { continue }
@@ -283,7 +285,7 @@ package struct RuntimeCheck: Sendable {
         try FusedLayers.checkSplit(
           module, rows: shape[0], columns: shape[1], groupLength: record.groupLength ?? shape[1], parts: parts)
       } catch {
-        findings.append(Self.fatal(error.description, "use fewer devices, or smaller groups"))
+        findings.append(Self.fatal(error))
         break
       }
     }
