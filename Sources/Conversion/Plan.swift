@@ -105,7 +105,7 @@ package struct Plan: Sendable {
           ).laid(down: try recipe.layout.map { try Self.weightLayout($0, of: entry, scheme: scheme) }))
       case .round(let format):
         let layout = try recipe.layout.map { try Self.weightLayout($0, of: entry, scheme: nil) }
-        guard let tiling = layout.flatMap(Self.rowTiling) else { throw Self.tooLong(tensor) }
+        guard let tiling = layout.flatMap({ Self.rowTiling($0, of: tensor) }) else { throw Self.tooLong(tensor) }
         tensors.append(Tensor(source: tensor, work: .round(format, tiling), members: []).laid(down: layout))
       case .quantize(let scheme):
         if evidence != nil, scheme.method.isCalibrated { withoutEvidence.append(entry.name) }
@@ -123,7 +123,7 @@ package struct Plan: Sendable {
         let isInRows = layout.map { !$0.placement.isFlat } ?? false
         guard
           let tiling = isInRows
-            ? layout.flatMap(Self.rowTiling) : Tiling(quantizer.grouping, quantizer.encoding)
+            ? layout.flatMap({ Self.rowTiling($0, of: tensor) }) : Tiling(quantizer.grouping, quantizer.encoding)
         else { throw Self.tooLong(tensor) }
         if recipe.layout == nil { books.append(contentsOf: PackedFormat.codebooks(of: quantizer.encoding)) }
         tensors.append(
@@ -157,8 +157,11 @@ package struct Plan: Sendable {
     }
   }
 
-  private static func rowTiling(_ layout: any WeightLayout) -> Tiling? {
-    Tiling(rows: layout.rows, columns: layout.columns, unit: layout.placement.rowUnit)
+  /// Of a transposed tensor, a stretch of every stored row is read for a tile: of many rows, so that stretches are long.
+  private static func rowTiling(_ layout: any WeightLayout, of tensor: CheckpointTensor) -> Tiling? {
+    let unit = layout.placement.rowUnit
+    return Tiling(rows: layout.rows, columns: layout.columns, unit: tensor.isTransposed ? max(unit, 256) : unit)
+      ?? Tiling(rows: layout.rows, columns: layout.columns, unit: unit)
   }
 
   private static func tooLong(_ tensor: CheckpointTensor) -> ConversionError {
