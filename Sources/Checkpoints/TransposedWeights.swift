@@ -82,25 +82,44 @@ extension CheckpointTensor {
     if bytes.count < count { bytes = [UInt8](repeating: 0, count: count) }
     let (rows, columns) = (entry.shape[entry.shape.count - 2], entry.shape[entry.shape.count - 1])
     guard rows > 0, columns > 0, !elements.isEmpty else { return count }
-    var stretch: [UInt8] = []
+    var (stretch, stretches): ([UInt8], [UInt8]) = ([], [])
     let size = rows * columns
     let (source, width, offset) = columnRun.map { ($0.matrix, $0.matrix.shape[1], $0.first) } ?? (entry, rows, 0)
     for matrix in elements.lowerBound / size...(elements.upperBound - 1) / size {
       let part = elements.clamped(to: matrix * size..<(matrix + 1) * size)
       let (first, end) = (part.lowerBound - matrix * size, part.upperBound - matrix * size)
-      for column in 0..<columns {
-        // The rows r with first ≤ r·columns + column < end.
+      /// The rows r with first ≤ r·columns + column < end.
+      func span(_ column: Int) -> Range<Int> {
         let low = first > column ? (first - column + columns - 1) / columns : 0
         let high = end > column ? (end - column + columns - 1) / columns : 0
-        guard low < high else { continue }
-        let start = matrix * size + column * width + offset
-        try file.read((start + low) * byteWidth..<(start + high) * byteWidth, of: source, into: &stretch)
+        return low..<max(low, high)
+      }
+      var column = 0
+      while column < columns {
+        // Neighbours with the same rows are turned together, so that cache lines are written whole.
+        let rowSpan = span(column)
+        guard !rowSpan.isEmpty else {
+          column += 1
+          continue
+        }
+        var next = column
+        stretches.removeAll(keepingCapacity: true)
+        repeat {
+          let start = matrix * size + next * width + offset + rowSpan.lowerBound
+          try file.read(start * byteWidth..<(start + rowSpan.count) * byteWidth, of: source, into: &stretch)
+          stretches.append(contentsOf: stretch[..<(rowSpan.count * byteWidth)])
+          next += 1
+        } while next < columns && next - column < Self.turnedTogether && span(next) == rowSpan
         var target = bytes.mutableSpan
-        scatterElements(
-          stretch.span, count: high - low, width: byteWidth, into: &target,
-          at: matrix * size + low * columns + column - elements.lowerBound, stride: columns)
+        transposeStretches(
+          stretches.span, lines: next - column, count: rowSpan.count, width: byteWidth, into: &target,
+          at: matrix * size + rowSpan.lowerBound * columns + column - elements.lowerBound, stride: columns)
+        column = next
       }
     }
     return count
   }
+
+  /// Columns that are turned at a time.
+  private static let turnedTogether = 32
 }

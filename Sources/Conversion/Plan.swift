@@ -123,7 +123,8 @@ package struct Plan: Sendable {
         let isInRows = layout.map { !$0.placement.isFlat } ?? false
         guard
           let tiling = isInRows
-            ? layout.flatMap({ Self.rowTiling($0, of: tensor) }) : Tiling(quantizer.grouping, quantizer.encoding)
+            ? layout.flatMap({ Self.rowTiling($0, of: tensor) })
+            : Tiling(quantizer.grouping, quantizer.encoding, usualLength: Self.tileLength(of: tensor))
         else { throw Self.tooLong(tensor) }
         if recipe.layout == nil { books.append(contentsOf: PackedFormat.codebooks(of: quantizer.encoding)) }
         tensors.append(
@@ -157,11 +158,13 @@ package struct Plan: Sendable {
     }
   }
 
-  /// Of a transposed tensor, a stretch of every stored row is read for a tile: of many rows, so that stretches are long.
   private static func rowTiling(_ layout: any WeightLayout, of tensor: CheckpointTensor) -> Tiling? {
-    let unit = layout.placement.rowUnit
-    return Tiling(rows: layout.rows, columns: layout.columns, unit: tensor.isTransposed ? max(unit, 256) : unit)
-      ?? Tiling(rows: layout.rows, columns: layout.columns, unit: unit)
+    Tiling(
+      rows: layout.rows, columns: layout.columns, unit: layout.placement.rowUnit, usualLength: tileLength(of: tensor))
+  }
+
+  private static func tileLength(of tensor: CheckpointTensor) -> Int {
+    tensor.isTransposed ? Tiling.transposedLength : Tiling.usualLength
   }
 
   private static func tooLong(_ tensor: CheckpointTensor) -> ConversionError {

@@ -85,13 +85,16 @@ import Testing
     }
   }
 
-  @Test(arguments: [RuntimeLayout.packQuantized, .gptq, .awq, .floatQuantizedWeights])
+  @Test(arguments: [RuntimeLayout.packQuantized, .gptq, .awq, .bitsandbytes, .floatQuantizedWeights])
   func theirLayoutsAreThoseOfSingleExperts(_ layout: RuntimeLayout) throws {
     let outputs = try [fused, single].enumerated().map { index, path in
       try convert(Checkpoint(path).unfusingExperts, to: "\(index)") { recipe in
         recipe.layout = layout
-        if !layout.rules.isFloat { (recipe.options.method, recipe.options.bits) = (.absmax, 4) }
-        if layout.rules.isFloat { recipe.options.granularity = nil }
+        switch layout {
+        case .floatQuantizedWeights: recipe.options.granularity = nil
+        case .bitsandbytes: (recipe.options.method, recipe.options.granularity) = (.nf4, nil)
+        default: (recipe.options.method, recipe.options.bits) = (.absmax, 4)
+        }
         // One that is left alone is turned, too.
         recipe.exclude = ["*experts.1.up_proj.weight", "*experts.1.gate_proj.weight"]
       }
