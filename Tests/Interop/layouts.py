@@ -110,9 +110,25 @@ def tensors(folder):
     return {name: values for file in folder.glob("*.safetensors") for name, values in load_file(file).items()}
 
 
+def stack_experts(dense):
+    """Llama 4 has its experts in one tensor, inputs first, and without layouts of runtimes transformers asks for that."""
+    found = tensors(dense)
+    for prefix in {name.split(".experts.")[0] + ".experts." for name in found if ".feed_forward.experts." in name}:
+        def stacked(part):
+            names = [f"{prefix}{n}.{part}.weight" for n in range(sum(key.startswith(prefix) for key in found) // 3)]
+            return torch.stack([found[name].T for name in names])
+        parts = {part: stacked(part) for part in ("gate_proj", "up_proj", "down_proj")}
+        found = {name: values for name, values in found.items() if not name.startswith(prefix)}
+        found[prefix + "gate_up_proj"] = torch.cat([parts["gate_proj"], parts["up_proj"]], -1)
+        found[prefix + "down_proj"] = parts["down_proj"]
+        from safetensors.torch import save_file
+        save_file(found, dense / "model.safetensors", metadata={"format": "pt"})
+
+
 def ours(dense, ids, dtype, row, out):
     """Logits of our decoding."""
     from transformers import AutoModelForCausalLM
+    stack_experts(dense)
     model = AutoModelForCausalLM.from_pretrained(dense, device_map="cpu", dtype=dtype)
     decoded, stored = (tensors(dense), tensors(out)) if row.rounding else ({}, {})
     for name, module in model.named_modules():
@@ -240,7 +256,7 @@ def random_model(kind, **sizes):
     def make(model, ids, scratch):
         import transformers as library
         torch.manual_seed(0)
-        config = getattr(library, kind + "Config")(vocab_size=int(ids.max()) + 1, bos_token_id=0, eos_token_id=0, **sizes)
+        config = getattr(library, {"Llama4": "Llama4Text"}.get(kind, kind) + "Config")(vocab_size=int(ids.max()) + 1, bos_token_id=0, eos_token_id=0, **sizes)
         made = getattr(library, {"GPT2": "GPT2LMHeadModel"}.get(kind, kind + "ForCausalLM"))(config)
         for name, values in made.named_parameters():
             values.data = (values.data * (4 if values.ndim > 1 else 1)).half().float()
@@ -255,6 +271,8 @@ SIZES = dict(hidden_size=256, num_hidden_layers=2, num_attention_heads=4, num_ke
 MIXTRAL = random_model("Mixtral", intermediate_size=256, num_local_experts=8, **SIZES)
 QWEN3_MOE = random_model("Qwen3Moe", intermediate_size=512, moe_intermediate_size=256, num_experts=4, num_experts_per_tok=2,
                          norm_topk_prob=True, **SIZES)
+LLAMA4 = random_model("Llama4", intermediate_size=256, intermediate_size_mlp=512, num_local_experts=4,
+                      num_experts_per_tok=1, interleave_moe_layer_step=1, **SIZES)
 HALF, BRAIN = torch.float16, torch.bfloat16
 TOKENS = "inputs in 8 bits, in ours too"
 AFFINE = [("absmax", "sym"), ("zero-point", "asym")]
@@ -322,6 +340,12 @@ ROWS += [
     Row("Qwen 3 MoE, gptq W4 sym 64", "--layout gptq -m absmax -b 4 -g 64", gptqmodel_single, "gptqmodel", source=QWEN3_MOE),
     Row("Qwen 3 MoE, pack-quantized W4A16 sym 64", "--layout pack-quantized -m absmax -b 4 -g 64", transformers, "transformers",
         source=QWEN3_MOE),
+    Row("Llama 4, gptq W4 sym 64", "--layout gptq -m absmax -b 4 -g 64", gptqmodel_single, "gptqmodel", source=LLAMA4),
+    Row("Llama 4, pack-quantized W4A16 sym 64", "--layout pack-quantized -m absmax -b 4 -g 64", transformers, "transformers",
+        source=LLAMA4),
+    Row("Llama 4, bitsandbytes nf4", "--layout bitsandbytes -m nf4", training, "transformers", source=LLAMA4),
+    Row("Llama 4, float-quantized W8A16", "--layout float-quantized-weight-only", transformers, "transformers",
+        source=LLAMA4),
 ]
 
 NOT_RUN = """
