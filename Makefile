@@ -57,6 +57,7 @@ INTEROP := $(or $(PEER),$(CLIENTS)/bin/python)
 interop: build $(if $(PEER),,$(CLIENTS)/complete)
 	$(INTEROP) Tests/Interop/layouts.py $(PROGRAM) $(MODEL) $(TEXT) --page Docs/Interop.md
 	$(INTEROP) Tests/Interop/gguf.py $(PROGRAM) $(MODEL) --text $(TEXT) $(if $(LLAMA),--llama $(LLAMA))
+	$(if $(LLAMA),$(LLAMA) Tests/Interop/quantize.py $(PROGRAM) $(MODEL))
 
 # The first row of each layout in each client, and three GGUF mixes, on the bundled model: two minutes. Takes the program
 # that an earlier build or test left.

@@ -40,6 +40,11 @@ def fp8_tokens(module, x):
     return torch.nn.functional.linear((x / scale).to(torch.float8_e4m3fn).float() * scale, module.weight)
 
 
+def inputs_first(module, x):
+    """A product with the weight turned round, as GPTQModel has it: in 16 bits another order of sums."""
+    return (x.flatten(0, -2) @ module.weight.T.contiguous()).view(*x.shape[:-1], -1)
+
+
 def int8_beside_outliers(module, x):
     """LLM.int8(): columns that reach 6 stay; the rest has a scale for each token, and products of whole numbers, which are
     scaled in bitsandbytes' order, by its float32 of 1/127²: so every rounding is the same."""
@@ -295,15 +300,15 @@ ROWS += [
 for layout, bits, (method, kind) in [("gptq", b, AFFINE[0]) for b in (2, 3, 4, 8)] + [("gptq_v2", b, AFFINE[1]) for b in (2, 3, 4, 8)]:
     options = f"--layout {layout} -m {method} -b {bits} -g 64"
     ROWS += [Row(f"{layout} W{bits} {kind} 64", options, gptqmodel_single, "gptqmodel"),
-             Row(f"{layout} W{bits} {kind} 64, as loaded", options, gptqmodel, "gptqmodel", HALF)]
+             Row(f"{layout} W{bits} {kind} 64, as loaded", options, gptqmodel, "gptqmodel", HALF, inputs_first)]
 ROWS += [
     Row("gptq W4 GPTQ 64", f"--layout gptq -g 64 {FEW}", gptqmodel_single, "gptqmodel"),
     Row("gptq W4 GPTQ 64, desc_act", f"--layout gptq -g 64 --group-order activation {FEW}", gptqmodel_single, "gptqmodel"),
     Row("gptq W4 sym 64, transformers", "--layout gptq -m absmax -b 4 -g 64", transformers, "transformers"),
 ]
-ROWS += [Row(f"awq W4 {kind} 64", f"--layout awq -m {m} -b 4 -g 64", awq, "gptqmodel", HALF) for m, kind in AFFINE]
+ROWS += [Row(f"awq W4 {kind} 64", f"--layout awq -m {m} -b 4 -g 64", awq, "gptqmodel", HALF, inputs_first) for m, kind in AFFINE]
 ROWS += [
-    Row("awq W4 AWQ 64", f"--layout awq -g 64 {FEW}", awq, "gptqmodel", HALF),
+    Row("awq W4 AWQ 64", f"--layout awq -g 64 {FEW}", awq, "gptqmodel", HALF, inputs_first),
     Row("awq W4 asym 64, transformers", "--layout awq -m zero-point -b 4 -g 64", transformers, "transformers"),
     Row("awq W4 asym 64, mlx-lm", "--layout awq -m zero-point -b 4 -g 64", mlx_single, "mlx",
         rounding=with_half_offsets, why="scale · zero point in float16, as mlx-lm has it, in ours too"),
@@ -332,7 +337,7 @@ ROWS += [
 ROWS += [
     Row("GPT-2, gptq W4 sym 64", "--layout gptq -m absmax -b 4 -g 64", gptqmodel_single, "gptqmodel", source=GPT2),
     Row("GPT-2, gptq W4 GPTQ 64", f"--layout gptq -g 64 {FEW}", gptqmodel_single, "gptqmodel", source=GPT2),
-    Row("GPT-2, awq W4 asym 64", "--layout awq -m zero-point -b 4 -g 64", awq, "gptqmodel", HALF, source=GPT2),
+    Row("GPT-2, awq W4 asym 64", "--layout awq -m zero-point -b 4 -g 64", awq, "gptqmodel", HALF, inputs_first, source=GPT2),
     Row("GPT-2, bitsandbytes nf4 double", "--layout bitsandbytes -m nf4 --double-quantization", training, "transformers",
         source=GPT2),
     Row("GPT-2, bitsandbytes int8, weights alone", "--layout bitsandbytes -m absmax", training, "transformers", source=GPT2),
@@ -407,14 +412,15 @@ def write_page(page, model, tokens, lines):
     clients = ["transformers", "torch", "compressed-tensors", "bitsandbytes", "gptqmodel", "mlx", "mlx-lm"]
     Path(page).write_text(f"""# The layouts in their own clients
 
-Written by `make interop`, which runs `Tests/Interop/layouts.py` in a Python environment that `Tests/Interop/environment` makes,
-or with `PEER=PYTHON` in another. {Path(model).name} is converted with the options
-of each row, loaded unmodified by the runtime's own client on the CPU, and run over {tokens:,} tokens; `convert-model check`
-said before that it would load. The largest difference is that of all logits from those of the folder that `unpack` makes of
-the same files, run by transformers in the type that the client computes in, as a share of the largest logit. Clients that
-can be cast to float32 are; those whose kernels want 16 bits are compared in the same 16 bits, for there two ways to sum
-already differ by 1e-3. What a client rounds besides, inputs or scales, is rounded in ours too, and the row says so. Good is
-at most 1e-3 and the same token at 99.9 % of the positions.
+Written by `make interop`, which runs `Tests/Interop/layouts.py` in a Python environment that `Tests/Interop/environment`
+makes, or with `PEER=PYTHON` in another. `make interop-quick` runs a row for each layout and client on the bundled model, as
+`.ci/run` does where there is such an environment. {Path(model).name} is converted with the options of each row, loaded unmodified
+by the runtime's own client on the CPU, and run over {tokens:,} tokens; `convert-model check` said before that it would load.
+The largest difference is that of all logits from those of the folder that `unpack` makes of the same files, run by
+transformers in the type that the client computes in, as a share of the largest logit. Clients that can be cast to float32
+are; those whose kernels want 16 bits are compared in the same 16 bits, their sums in the same order (GPTQModel has weights
+turned round), for there two orders already differ by 1e-3. What a client rounds besides, inputs or scales, is rounded in
+ours too, and the row says so. Good is at most 1e-3 and the same token at 99.9 % of the positions.
 Rows that begin with another model's name convert one of random weights.
 
 Clients: {', '.join(f'{c} {version(c)}' for c in clients)}. What is compared is the client's decoding of our files, not its speed.
