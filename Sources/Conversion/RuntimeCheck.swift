@@ -73,16 +73,24 @@ package struct RuntimeCheck: Sendable {
 
   // MARK: The format as a whole
 
-  /// The layouts to write for a runtime.
+  /// The layouts to write for a runtime, but for those that it does not load this model in.
   private var remedies: String {
+    let layouts: [RuntimeLayout]
     switch runtime {
-    case .vllm: "convert with --layout pack-quantized, int-quantized, gptq or awq"
-    case .transformers: "convert with --layout pack-quantized, gptq, awq or bitsandbytes"
-    case .gptqmodel: "convert with --layout gptq_v2 or gptq"
-    case .autoawq: "convert with --layout awq"
-    case .mlx: "convert with --layout mlx"
-    case .llamaCpp: "convert to a file named .gguf"
+    case .vllm: layouts = [.packQuantized, .intQuantized, .gptq, .awq]
+    case .transformers: layouts = [.packQuantized, .gptq, .awq, .bitsandbytes]
+    case .gptqmodel: layouts = [.gptqV2, .gptq]
+    case .autoawq: layouts = [.awq]
+    case .mlx: layouts = [.mlx]
+    case .llamaCpp: return "convert to a file named .gguf"
     }
+    let modelType = checkpoint.configuration?["model_type"]?.string ?? ""
+    let names = layouts.filter { $0.obstacle(modelType: modelType) == nil }.map(\.rawValue)
+    guard let last = names.last else {
+      return "no layout that it reads holds a model of type '\(modelType.printable)': unpack it, or take another"
+        + " runtime"
+    }
+    return "convert with --layout " + (names.count > 1 ? names.dropLast().joined(separator: ", ") + " or " : "") + last
   }
 
   private var formatFinding: Finding? {

@@ -109,6 +109,9 @@ import Testing
       try folders[1].decode(record, 0..<own.elementCount, into: &expected, bytes: &bytes)
       #expect(values == expected, "\(record.name)")
     }
+    // Beside the fused source each is told by its name, and that which was left alone is the same.
+    let difference = try Difference(outputs[0], fused, source: fused).run(workers: 2) { _ in true }
+    #expect(difference.tensors.count == 11)
     let report = try Measurement(packed: outputs[0], source: Checkpoint(fused)).run(sampling: .all, workers: 2) { _ in
       true
     }
@@ -143,5 +146,15 @@ import Testing
   {
     let reason = try #require(layout.obstacle(modelType: "llama4"))
     #expect(reason.contains("--layout pack-quantized"))
+    // Nor does `check` send anybody there.
+    let output = try convert(Checkpoint(fused).unfusingExperts, to: "out") {
+      $0.layout = .gptq
+      ($0.options.method, $0.options.bits) = (.absmax, 4)
+    }
+    let findings = try RuntimeCheck(output, runtime: .mlx).findings().filter(\.isFatal)
+    #expect(
+      findings.map(\.remedy) == [
+        "no layout that it reads holds a model of type 'llama4_text': unpack it, or take another runtime"
+      ])
   }
 }
