@@ -11,7 +11,7 @@ LEVEL_x86-64-v4 = -Xcc -march=x86-64-v4 -Xswiftc -DX86_64_V4
 FLAGS = -c release $(LEVEL_$(CPU))
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
-.PHONY: demo test build setup lint format bench interop fuzz fuzz-replay torture install uninstall clean
+.PHONY: demo test build setup lint format bench interop interop-quick fuzz fuzz-replay torture install uninstall clean
 
 demo: build
 	rm -rf demo-output
@@ -48,13 +48,27 @@ bench: build
 	Benchmarks/layouts $(PROGRAM) $(if $(LLAMA),--llama $(LLAMA))
 	Benchmarks/calibration $(PROGRAM) $(if $(PEER),--peer $(PEER))
 
-# Every layout in its own client. PEER is a Python with the clients that the scripts name, LLAMA one with llama-cpp-python;
-# MODEL and TEXT are a Llama and a text.
+# Every layout in its own client. PEER is a Python with the clients of Tests/Interop/clients.txt: without it an environment
+# is made in .build/interop, once. LLAMA is one with llama-cpp-python, MODEL and TEXT are a Llama and a text.
 MODEL ?= ../shared/models/stories5M
 TEXT ?= ../shared/text/eval.txt
-interop: build
-	$(PEER) Tests/Interop/layouts.py $(PROGRAM) $(MODEL) $(TEXT) --page Docs/Interop.md
-	$(PEER) Tests/Interop/gguf.py $(PROGRAM) $(MODEL) --text $(TEXT) $(if $(LLAMA),--llama $(LLAMA))
+CLIENTS := .build/interop
+INTEROP := $(or $(PEER),$(CLIENTS)/bin/python)
+interop: build $(if $(PEER),,$(CLIENTS)/complete)
+	$(INTEROP) Tests/Interop/layouts.py $(PROGRAM) $(MODEL) $(TEXT) --page Docs/Interop.md
+	$(INTEROP) Tests/Interop/gguf.py $(PROGRAM) $(MODEL) --text $(TEXT) $(if $(LLAMA),--llama $(LLAMA))
+	$(if $(LLAMA),$(LLAMA) Tests/Interop/quantize.py $(PROGRAM) $(MODEL))
+
+# The first row of each layout in each client, and three GGUF mixes, on the bundled model: two minutes. Takes the program
+# that an earlier build or test left.
+interop-quick: $(if $(PEER),,$(CLIENTS)/complete)
+	@test -x $(PROGRAM) || $(MAKE) build
+	$(INTEROP) Tests/Interop/layouts.py $(PROGRAM) Fixtures/tiny-llama Fixtures/text/tiny-eval.txt --one-each
+	$(INTEROP) Tests/Interop/gguf.py $(PROGRAM) Fixtures/tiny-llama --text Fixtures/text/tiny-eval.txt \
+	  $(if $(LLAMA),--llama $(LLAMA)) F16 Q8_0 Q4_K_M
+
+$(CLIENTS)/complete: Tests/Interop/clients.txt
+	Tests/Interop/environment $(CLIENTS)
 
 # Every reader of files is given changed inputs for MINUTES together; Tests/Fuzz/run takes single targets, too.
 MINUTES ?= 10

@@ -11,6 +11,8 @@ package struct CheckpointTensor: Sendable {
   package let fileIndex: Int
   /// Whether `entry.shape` has the last two dimensions the other way round than the file.
   package var isTransposed = false
+  /// Where the tensor is the transpose of a part of a stored one.
+  var columnRun: ColumnRun?
 
   package var name: String { entry.name }
 }

@@ -19,6 +19,13 @@ package enum TransposedWeights {
   }
 }
 
+/// Some columns of a stored matrix `[inputs, width]`, which are the outputs of a layer.
+struct ColumnRun: Sendable {
+  /// The whole matrix, under the name of the tensor that holds it.
+  let matrix: TensorEntry
+  let first: Int
+}
+
 /// A shape, or an index, with its last two dimensions, of at least two, the other way round.
 package func exchangingLastTwo(_ shape: [Int]) -> [Int] {
   precondition(shape.count >= 2)
@@ -41,13 +48,22 @@ extension Checkpoint {
 extension CheckpointTensor {
   /// The same with its last two dimensions exchanged: what `read` gives of it is in that order.
   package var transposed: CheckpointTensor {
+    precondition(columnRun == nil)
     let turned = TensorEntry(
       name: entry.name, type: entry.type, shape: exchangingLastTwo(entry.shape), bytes: entry.bytes)
     return CheckpointTensor(entry: turned, file: file, fileIndex: fileIndex, isTransposed: !isTransposed)
   }
 
-  /// The tensor as it is stored.
-  package var stored: CheckpointTensor { isTransposed ? transposed : self }
+  /// The tensor as it is stored; a part of a stored one stays as it is seen, for it is a weight of its own.
+  package var stored: CheckpointTensor { isTransposed && columnRun == nil ? transposed : self }
+
+  /// Reads a range of its bytes, in the order of its elements here, to the front of a reused buffer: whole elements, where
+  /// the tensor is a part of a stored one.
+  package func readBytes(_ range: Range<Int>, into bytes: inout [UInt8]) throws(CheckpointError) {
+    guard columnRun != nil else { return try file.read(range, of: entry, into: &bytes) }
+    let size = entry.type.bitWidth / 8
+    _ = try read(range.lowerBound / size..<range.upperBound / size, into: &bytes)
+  }
 
   /// Reads a run of its elements, as many bits each as its type has, to the front of a reused buffer. The run of a
   /// tensor of narrow elements begins on a whole byte.
@@ -55,34 +71,55 @@ extension CheckpointTensor {
   /// Of a transposed one, a stretch of each stored row is read: for runs of many rows of it, stretches are long.
   /// - Returns: the bytes read.
   package func read(_ elements: Range<Int>, into bytes: inout [UInt8]) throws(CheckpointError) -> Int {
-    let width = entry.type.bitWidth
-    guard isTransposed, width % 8 == 0 else {
-      let range = elements.lowerBound * width / 8..<(elements.upperBound * width + 7) / 8
+    let bits = entry.type.bitWidth
+    guard isTransposed, bits % 8 == 0 else {
+      let range = elements.lowerBound * bits / 8..<(elements.upperBound * bits + 7) / 8
       try file.read(range, of: entry, into: &bytes)
       return range.count
     }
-    let count = elements.count * width / 8
+    let byteWidth = bits / 8
+    let count = elements.count * byteWidth
     if bytes.count < count { bytes = [UInt8](repeating: 0, count: count) }
     let (rows, columns) = (entry.shape[entry.shape.count - 2], entry.shape[entry.shape.count - 1])
     guard rows > 0, columns > 0, !elements.isEmpty else { return count }
-    var stretch: [UInt8] = []
+    var (stretch, stretches): ([UInt8], [UInt8]) = ([], [])
     let size = rows * columns
+    let (source, width, offset) = columnRun.map { ($0.matrix, $0.matrix.shape[1], $0.first) } ?? (entry, rows, 0)
     for matrix in elements.lowerBound / size...(elements.upperBound - 1) / size {
       let part = elements.clamped(to: matrix * size..<(matrix + 1) * size)
       let (first, end) = (part.lowerBound - matrix * size, part.upperBound - matrix * size)
-      for column in 0..<columns {
-        // The rows r with first ≤ r·columns + column < end.
+      /// The rows r with first ≤ r·columns + column < end.
+      func span(_ column: Int) -> Range<Int> {
         let low = first > column ? (first - column + columns - 1) / columns : 0
         let high = end > column ? (end - column + columns - 1) / columns : 0
-        guard low < high else { continue }
-        let start = matrix * size + column * rows
-        try file.read((start + low) * (width / 8)..<(start + high) * (width / 8), of: entry, into: &stretch)
+        return low..<max(low, high)
+      }
+      var column = 0
+      while column < columns {
+        // Neighbours with the same rows are turned together, so that cache lines are written whole.
+        let rowSpan = span(column)
+        guard !rowSpan.isEmpty else {
+          column += 1
+          continue
+        }
+        var next = column
+        stretches.removeAll(keepingCapacity: true)
+        repeat {
+          let start = matrix * size + next * width + offset + rowSpan.lowerBound
+          try file.read(start * byteWidth..<(start + rowSpan.count) * byteWidth, of: source, into: &stretch)
+          stretches.append(contentsOf: stretch[..<(rowSpan.count * byteWidth)])
+          next += 1
+        } while next < columns && next - column < Self.turnedTogether && span(next) == rowSpan
         var target = bytes.mutableSpan
-        scatterElements(
-          stretch.span, count: high - low, width: width / 8, into: &target,
-          at: matrix * size + low * columns + column - elements.lowerBound, stride: columns)
+        transposeStretches(
+          stretches.span, lines: next - column, count: rowSpan.count, width: byteWidth, into: &target,
+          at: matrix * size + rowSpan.lowerBound * columns + column - elements.lowerBound, stride: columns)
+        column = next
       }
     }
     return count
   }
+
+  /// Columns that are turned at a time.
+  private static let turnedTogether = 32
 }

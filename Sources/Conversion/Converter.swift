@@ -321,7 +321,7 @@ package struct Converter: Sendable {
   private func copy(_ tensor: Plan.Tensor, part: Int, to target: TargetFile, _ buffers: inout Buffers) throws -> Int {
     let start = part * Self.copyLength
     let range = start..<min(start + Self.copyLength, tensor.sourceByteCount)
-    try tensor.source.file.read(range, of: tensor.source.entry, into: &buffers.bytes)
+    try tensor.source.readBytes(range, into: &buffers.bytes)
     try target.write(tensor.source.name, offset: start, buffers.bytes, range.count)
     return range.count
   }

@@ -215,7 +215,7 @@ enum DecodableCheckpoint: Sendable {
 
     func read(_ range: Range<Int>, into bytes: inout [UInt8]) throws(CheckpointError) {
       switch self {
-      case .safetensors(let tensor): try tensor.file.read(range, of: tensor.entry, into: &bytes)
+      case .safetensors(let tensor): try tensor.readBytes(range, into: &bytes)
       case .gguf(let file, let tensor): try file.read(range, of: tensor, into: &bytes)
       }
     }

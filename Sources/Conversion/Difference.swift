@@ -47,11 +47,19 @@ package struct Difference: Sendable {
     hasSource = source != nil
     // Names need no translation where all are GGUF's.
     let ggufNames = paths.allSatisfy { GGUFFile.isGGUF($0) }
-    sides = try paths.map { try DecodableCheckpoint($0, ggufNames: ggufNames) }
+    sides = Self.unfusing(try paths.map { try DecodableCheckpoint($0, ggufNames: ggufNames) })
     pairs = Self.paired(sides)
   }
 
   // MARK: Matching
+
+  /// Layouts have experts one by one that a dense checkpoint may stack: where names differ, all are seen one by one.
+  private static func unfusing(_ sides: [DecodableCheckpoint]) -> [DecodableCheckpoint] {
+    guard Set(sides.map { Set($0.tensors.map(\.name)) }).count > 1 else { return sides }
+    return sides.map { side in
+      if case .dense(let checkpoint) = side { .dense(checkpoint.unfusingExperts) } else { side }
+    }
+  }
 
   private static func paired(_ sides: [DecodableCheckpoint]) -> [Pair] {
     let tensors = sides.map(\.tensors)

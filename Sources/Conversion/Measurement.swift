@@ -127,7 +127,7 @@ package struct Measurement: Sendable {
       guard case .quantized(let quantized) = packed, case .quantized(let tensor) = job.tensor.content,
         let stored = quantized.stored(tensor)
       else { return .identical(false) }
-      try job.source.file.read(part, of: job.source.entry, into: &buffers.bytes)
+      try job.source.readBytes(part, into: &buffers.bytes)
       try stored.file.read(part, of: stored.entry, into: &buffers.other)
       return .identical(buffers.bytes[..<part.count] == buffers.other[..<part.count])
     }

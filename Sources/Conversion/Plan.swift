@@ -105,7 +105,7 @@ package struct Plan: Sendable {
           ).laid(down: try recipe.layout.map { try Self.weightLayout($0, of: entry, scheme: scheme) }))
       case .round(let format):
         let layout = try recipe.layout.map { try Self.weightLayout($0, of: entry, scheme: nil) }
-        guard let tiling = layout.flatMap(Self.rowTiling) else { throw Self.tooLong(tensor) }
+        guard let tiling = layout.flatMap({ Self.rowTiling($0, of: tensor) }) else { throw Self.tooLong(tensor) }
         tensors.append(Tensor(source: tensor, work: .round(format, tiling), members: []).laid(down: layout))
       case .quantize(let scheme):
         if evidence != nil, scheme.method.isCalibrated { withoutEvidence.append(entry.name) }
@@ -123,7 +123,8 @@ package struct Plan: Sendable {
         let isInRows = layout.map { !$0.placement.isFlat } ?? false
         guard
           let tiling = isInRows
-            ? layout.flatMap(Self.rowTiling) : Tiling(quantizer.grouping, quantizer.encoding)
+            ? layout.flatMap({ Self.rowTiling($0, of: tensor) })
+            : Tiling(quantizer.grouping, quantizer.encoding, usualLength: Self.tileLength(of: tensor))
         else { throw Self.tooLong(tensor) }
         if recipe.layout == nil { books.append(contentsOf: PackedFormat.codebooks(of: quantizer.encoding)) }
         tensors.append(
@@ -157,8 +158,13 @@ package struct Plan: Sendable {
     }
   }
 
-  private static func rowTiling(_ layout: any WeightLayout) -> Tiling? {
-    Tiling(rows: layout.rows, columns: layout.columns, unit: layout.placement.rowUnit)
+  private static func rowTiling(_ layout: any WeightLayout, of tensor: CheckpointTensor) -> Tiling? {
+    Tiling(
+      rows: layout.rows, columns: layout.columns, unit: layout.placement.rowUnit, usualLength: tileLength(of: tensor))
+  }
+
+  private static func tileLength(of tensor: CheckpointTensor) -> Int {
+    tensor.isTransposed ? Tiling.transposedLength : Tiling.usualLength
   }
 
   private static func tooLong(_ tensor: CheckpointTensor) -> ConversionError {

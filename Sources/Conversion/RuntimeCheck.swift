@@ -65,22 +65,32 @@ package struct RuntimeCheck: Sendable {
     Finding(isFatal: true, problem: problem, remedy: remedy)
   }
 
+  private static func fatal(_ error: LayoutError) -> Finding { fatal(error.halves.problem, error.halves.remedy) }
+
   static func warning(_ problem: String, _ remedy: String) -> Finding {
     Finding(isFatal: false, problem: problem, remedy: remedy)
   }
 
   // MARK: The format as a whole
 
-  /// The layouts to write for a runtime.
+  /// The layouts to write for a runtime, but for those that it does not load this model in.
   private var remedies: String {
+    let layouts: [RuntimeLayout]
     switch runtime {
-    case .vllm: "convert with --layout pack-quantized, int-quantized, gptq or awq"
-    case .transformers: "convert with --layout pack-quantized, gptq, awq or bitsandbytes"
-    case .gptqmodel: "convert with --layout gptq_v2 or gptq"
-    case .autoawq: "convert with --layout awq"
-    case .mlx: "convert with --layout mlx"
-    case .llamaCpp: "convert to a file named .gguf"
+    case .vllm: layouts = [.packQuantized, .intQuantized, .gptq, .awq]
+    case .transformers: layouts = [.packQuantized, .gptq, .awq, .bitsandbytes]
+    case .gptqmodel: layouts = [.gptqV2, .gptq]
+    case .autoawq: layouts = [.awq]
+    case .mlx: layouts = [.mlx]
+    case .llamaCpp: return "convert to a file named .gguf"
     }
+    let modelType = checkpoint.configuration?["model_type"]?.string ?? ""
+    let names = layouts.filter { $0.obstacle(modelType: modelType) == nil }.map(\.rawValue)
+    guard let last = names.last else {
+      return "no layout that it reads holds a model of type '\(modelType.printable)': unpack it, or take another"
+        + " runtime"
+    }
+    return "convert with --layout " + (names.count > 1 ? names.dropLast().joined(separator: ", ") + " or " : "") + last
   }
 
   private var formatFinding: Finding? {
@@ -268,13 +278,13 @@ package struct RuntimeCheck: Sendable {
     do {
       try FusedLayers.check(schemes)
     } catch {
-      findings.append(Self.fatal(error.description, "convert them alike"))
+      findings.append(Self.fatal(error))
     }
     guard parts > 1 else { return findings }
     do {
       try FusedLayers.checkHeads(checkpoint.configuration, parts: parts)
     } catch {
-      findings.append(Self.fatal(error.description, "one that divides them"))
+      findings.append(Self.fatal(error))
     }
     for record in layout.records where record.label != nil {
       guard let module = Plan.module(of: record.name) else { continue }
@@ -283,7 +293,7 @@ package struct RuntimeCheck: Sendable {
         try FusedLayers.checkSplit(
           module, rows: shape[0], columns: shape[1], groupLength: record.groupLength ?? shape[1], parts: parts)
       } catch {
-        findings.append(Self.fatal(error.description, "use fewer devices, or smaller groups"))
+        findings.append(Self.fatal(error))
         break
       }
     }

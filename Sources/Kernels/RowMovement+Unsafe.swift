@@ -141,33 +141,44 @@ package func scaleRows(_ x: Matrix, by factors: [Float]) {
   }
 }
 
-/// target[first + i · stride] = source[i] for elements of `width` bytes each: a stretch of a row becomes one of a column.
+/// target[first + i · stride + l] = source[l · count + i], for elements of `width` bytes each: stretches of rows, one after
+/// another, become stretches of columns side by side.
 /// - Parameters:
-///   - count: of the elements at the front of `source`.
+///   - lines: the stretches.
+///   - count: the elements of each.
 ///   - first: an element of `target`, as `stride` counts them.
-package func scatterElements(
-  _ source: Span<UInt8>, count: Int, width: Int, into target: inout MutableSpan<UInt8>, at first: Int, stride: Int
+package func transposeStretches(
+  _ source: Span<UInt8>, lines: Int, count: Int, width: Int, into target: inout MutableSpan<UInt8>, at first: Int,
+  stride: Int
 ) {
-  guard count > 0 else { return }
-  precondition(width > 0 && first >= 0 && stride > 0 && count * width <= source.count)
-  precondition((first + (count - 1) * stride + 1) * width <= target.count)
+  guard count > 0, lines > 0 else { return }
+  precondition(width > 0 && first >= 0 && stride >= lines && lines * count * width <= source.count)
+  precondition((first + (count - 1) * stride + lines) * width <= target.count)
   source.withUnsafeBytes { source in
     target.withUnsafeMutableBytes { target in
-      // Bounds: by the preconditions, the last element of each side ends within it.
+      guard let source = source.baseAddress, let target = target.baseAddress else { return }
+      /// Bounds: by the preconditions, the last element of each side ends within it.
+      func move<Element: BitwiseCopyable>(_: Element.Type) {
+        let width = MemoryLayout<Element>.size
+        for index in 0..<count {
+          let output = target + (first &+ index &* stride) &* width
+          for line in 0..<lines {
+            let value = source.loadUnaligned(fromByteOffset: (line &* count &+ index) &* width, as: Element.self)
+            output.storeBytes(of: value, toByteOffset: line &* width, as: Element.self)
+          }
+        }
+      }
       switch width {
-      case 2:
-        for index in 0..<count {
-          let value = source.loadUnaligned(fromByteOffset: 2 * index, as: UInt16.self)
-          target.storeBytes(of: value, toByteOffset: 2 * (first + index * stride), as: UInt16.self)
-        }
-      case 4:
-        for index in 0..<count {
-          let value = source.loadUnaligned(fromByteOffset: 4 * index, as: UInt32.self)
-          target.storeBytes(of: value, toByteOffset: 4 * (first + index * stride), as: UInt32.self)
-        }
+      case 1: move(UInt8.self)
+      case 2: move(UInt16.self)
+      case 4: move(UInt32.self)
+      case 8: move(UInt64.self)
       default:
         for index in 0..<count {
-          for byte in 0..<width { target[(first + index * stride) * width + byte] = source[index * width + byte] }
+          for line in 0..<lines {
+            let place = (first &+ index &* stride &+ line) &* width
+            (target + place).copyMemory(from: source + (line &* count &+ index) &* width, byteCount: width)
+          }
         }
       }
     }

@@ -32,19 +32,30 @@ package final class WordMatrix: @unchecked Sendable {
     precondition(first >= 0 && count >= 0 && first + count <= columns && lines.count >= count * rows * 4)
     lines.withUnsafeBytes { lines in
       guard let input = lines.baseAddress else { return }
-      // Sixteen words of every line at a time, which are a cache line each.
-      var start = 0
-      while start < rows {
-        let end = min(start + 16, rows)
-        // Bounds: lines below `count` and rows below `rows` on both sides, by the precondition.
-        for row in start..<end {
-          let output = base + (row &* columns &+ first) &* 4
-          for line in 0..<count {
-            let word = input.loadUnaligned(fromByteOffset: (line &* rows &+ row) &* 4, as: UInt32.self)
-            output.storeBytes(of: word, toByteOffset: line &* 4, as: UInt32.self)
-          }
+      var line = 0
+      // Bounds: lines below `count` and rows below `rows` on both sides, by the precondition; eight lines and sixteen rows
+      // while both are left.
+      while line &+ 8 <= count {
+        var row = 0
+        while row &+ 16 <= rows {
+          let words = EightLines(input + (line &* rows &+ row) &* 4, stride: rows &* 4).transposed
+          words.store(to: base + (row &* columns &+ first &+ line) &* 4, stride: columns &* 4)
+          row &+= 16
         }
-        start = end
+        store(input, lines: line..<line &+ 8, rows: row..<rows, at: first)
+        line &+= 8
+      }
+      store(input, lines: line..<count, rows: 0..<rows, at: first)
+    }
+  }
+
+  /// Word by word, where vectors do not fit.
+  private func store(_ input: UnsafeRawPointer, lines: Range<Int>, rows span: Range<Int>, at first: Int) {
+    for row in span {
+      let output = base + (row &* columns &+ first) &* 4
+      for line in lines {
+        let word = input.loadUnaligned(fromByteOffset: (line &* rows &+ row) &* 4, as: UInt32.self)
+        output.storeBytes(of: word, toByteOffset: line &* 4, as: UInt32.self)
       }
     }
   }
@@ -58,5 +69,56 @@ package final class WordMatrix: @unchecked Sendable {
       // Bounds: the range lies within the matrix, and the buffer holds as many bytes.
       target.baseAddress?.copyMemory(from: base + range.lowerBound, byteCount: range.count)
     }
+  }
+}
+
+/// Sixteen words of eight lines. Interleaving the first half with the second moves the highest bit of every word's place to
+/// the lowest: after three times the three bits that were the line come last, and the words lie column by column.
+private struct EightLines {
+  typealias Line = SIMD16<UInt32>
+  private var a, b, c, d, e, f, g, h: Line
+
+  private init(_ a: Line, _ b: Line, _ c: Line, _ d: Line, _ e: Line, _ f: Line, _ g: Line, _ h: Line) {
+    (self.a, self.b, self.c, self.d) = (a, b, c, d)
+    (self.e, self.f, self.g, self.h) = (e, f, g, h)
+  }
+
+  /// - Precondition: sixteen words can be read at each of eight places, `stride` bytes apart.
+  @inline(__always) init(_ base: UnsafeRawPointer, stride: Int) {
+    func line(_ index: Int) -> Line { base.loadUnaligned(fromByteOffset: index &* stride, as: Line.self) }
+    self.init(line(0), line(1), line(2), line(3), line(4), line(5), line(6), line(7))
+  }
+
+  private var interleaved: EightLines {
+    @inline(__always) get {
+      func joined(_ even: SIMD8<UInt32>, _ odd: SIMD8<UInt32>) -> Line {
+        var line = Line()
+        (line.evenHalf, line.oddHalf) = (even, odd)
+        return line
+      }
+      func low(_ x: Line, _ y: Line) -> Line { joined(x.lowHalf, y.lowHalf) }
+      func high(_ x: Line, _ y: Line) -> Line { joined(x.highHalf, y.highHalf) }
+      return EightLines(
+        low(a, e), high(a, e), low(b, f), high(b, f), low(c, g), high(c, g), low(d, h), high(d, h))
+    }
+  }
+
+  var transposed: EightLines { @inline(__always) get { interleaved.interleaved.interleaved } }
+
+  /// Writes sixteen columns of eight words.
+  /// - Precondition: eight words can be written at each of sixteen places, `stride` bytes apart.
+  @inline(__always) func store(to base: UnsafeMutableRawPointer, stride: Int) {
+    func store(_ line: Line, _ column: Int) {
+      base.storeBytes(of: line.lowHalf, toByteOffset: column &* stride, as: SIMD8<UInt32>.self)
+      base.storeBytes(of: line.highHalf, toByteOffset: (column &+ 1) &* stride, as: SIMD8<UInt32>.self)
+    }
+    store(a, 0)
+    store(b, 2)
+    store(c, 4)
+    store(d, 6)
+    store(e, 8)
+    store(f, 10)
+    store(g, 12)
+    store(h, 14)
   }
 }

@@ -10,11 +10,14 @@ package struct Tiling: Hashable, Sendable {
 
   /// Elements that a tile aims at: its bytes, floats and codes together stay within a core's second-level cache.
   package static let usualLength = 1 << 16
+  /// The same of a tensor that is read as its transpose, a stretch of every stored row for each tile: stretches are longer,
+  /// and files read in fewer calls.
+  package static let transposedLength = 1 << 20
   /// A tile never grows beyond this; tensors that would need it are refused.
   package static let longestTile = 1 << 24
 
   /// Nil where a group or eight rows are longer than the longest tile.
-  package init?(_ grouping: Grouping, _ encoding: WeightEncoding) {
+  package init?(_ grouping: Grouping, _ encoding: WeightEncoding, usualLength: Int = Self.usualLength) {
     count = grouping.count
     let unit: Int
     if grouping.rows > 1 {
@@ -26,16 +29,16 @@ package struct Tiling: Hashable, Sendable {
     }
     // A tensor smaller than the unit is one tile, whatever its length.
     guard min(unit, count) <= Self.longestTile else { return nil }
-    tileLength = max(unit, Self.usualLength / unit * unit)
+    tileLength = max(unit, usualLength / unit * unit)
   }
 
   /// Of whole rows, as layouts of runtimes take them.
   /// - Parameter unit: rows that each tile but the last is a multiple of.
-  package init?(rows: Int, columns: Int, unit: Int) {
+  package init?(rows: Int, columns: Int, unit: Int, usualLength: Int = Self.usualLength) {
     count = rows * columns
     let (length, isTooLong) = unit.multipliedReportingOverflow(by: columns)
     guard !isTooLong, min(length, count) <= Self.longestTile else { return nil }
-    tileLength = max(length, Self.usualLength / length * length)
+    tileLength = max(length, usualLength / length * length)
   }
 
   /// Groups after which every member stream is at the start of a byte, or of a block of scales.

@@ -204,7 +204,9 @@ import Testing
   }
 
   /// Law: reading a run of the transpose gives the same as transposing what is read.
-  @Test(arguments: [[5, 7], [2, 3, 8], [1, 9], [9, 1]]) func runsOfATransposeAreItsElements(_ shape: [Int]) throws {
+  @Test(arguments: [[5, 7], [2, 3, 8], [1, 9], [9, 1], [40, 3]]) func runsOfATransposeAreItsElements(_ shape: [Int])
+    throws
+  {
     var generator = SplitMix64(seed: 9)
     let values = generator.weights(shape.reduce(1, *))
     let path = folder.appending("t.safetensors")

@@ -20,7 +20,7 @@ import Testing
   /// Lines stored as columns, in any order, by several threads; the same memory again for a smaller matrix.
   @Test func aMatrixOfWordsIsTheTransposeOfItsLines() {
     let words = WordMatrix(capacity: 50 * 37)
-    for (rows, columns, height) in [(50, 37, 8), (17, 16, 5), (1, 3, 1), (3, 1, 1)] {
+    for (rows, columns, height) in [(50, 37, 8), (48, 32, 16), (33, 29, 27), (17, 16, 5), (1, 3, 1), (3, 1, 1)] {
       words.use(rows: rows, columns: columns)
       @Sendable func word(_ line: Int, _ row: Int) -> [UInt8] { [UInt8(line), UInt8(row), 7, UInt8(rows)] }
       runTiles(count: (columns + height - 1) / height, workers: 3) { tile in

@@ -251,10 +251,31 @@ import Testing
 
   @Test func splitsNeedWholeGroups() throws {
     try FusedLayers.checkSplit("a.down_proj", rows: 4096, columns: 11264, groupLength: 128, parts: 8)
-    #expect(throws: LayoutError.tensorParallel(module: "a.down_proj", size: 14784, unit: 128, parts: 2)) {
+    #expect(
+      throws: LayoutError.tensorParallel(module: "a.down_proj", name: "inputs", size: 14784, group: 128, parts: 2)
+    ) {
       try FusedLayers.checkSplit("a.down_proj", rows: 4096, columns: 14784, groupLength: 128, parts: 2)
     }
     try FusedLayers.checkSplit("a.q_proj", rows: 128, columns: 100, groupLength: 64, parts: 4)
+    // What would divide is named.
+    func message(_ module: String, rows: Int, columns: Int, group: Int, parts: Int) -> String {
+      do {
+        try FusedLayers.checkSplit(module, rows: rows, columns: columns, groupLength: group, parts: parts)
+        return ""
+      } catch {
+        return "\(error.halves.problem) | \(error.halves.remedy)"
+      }
+    }
+    #expect(
+      message("a.down_proj", rows: 64, columns: 768, group: 128, parts: 4)
+        == "'a.down_proj': 768 inputs cannot be split over 4 devices in multiples of 128 | take 2 devices, or groups of 64 or 32 or 16"
+    )
+    #expect(
+      message("a.q_proj", rows: 96, columns: 64, group: 32, parts: 2)
+        == "'a.q_proj': 96 outputs cannot be split over 2 devices in multiples of 32 | take one device")
+    #expect(
+      message("a.o_proj", rows: 64, columns: 96, group: 96, parts: 2)
+        == "'a.o_proj': 96 inputs cannot be split over 2 devices in multiples of 32 | take one device")
   }
 
   @Test func oneSchemeForTheWholeModel() throws {

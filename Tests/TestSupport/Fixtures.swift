@@ -74,7 +74,7 @@ package struct SampleTensor {
 /// All elements of a tensor of a checkpoint, as float32.
 package func allValues(_ tensor: CheckpointTensor) throws -> [Float] {
   var bytes: [UInt8] = []
-  try tensor.file.read(0..<tensor.entry.bytes.count, of: tensor.entry, into: &bytes)
+  try tensor.readBytes(0..<tensor.entry.bytes.count, into: &bytes)
   var values = [Float](repeating: 0, count: tensor.entry.elementCount)
   var span = values.mutableSpan
   decodeElements(bytes.span.bytes, as: tensor.entry.type, into: &span)

@@ -40,9 +40,12 @@ package enum FusedLayers {
   ) throws(LayoutError) {
     guard parts > 1 else { return }
     let last = module.split(separator: ".").last.map(String.init) ?? module
-    let (size, unit) = splitByInputs.contains(last) ? (columns, groupLength == columns ? 32 : groupLength) : (rows, 32)
-    if size % (parts * unit) != 0 {
-      throw .tensorParallel(module: module, size: size, unit: unit, parts: parts)
+    let isSplitByInputs = splitByInputs.contains(last)
+    let group = isSplitByInputs && groupLength < columns ? groupLength : nil
+    let size = isSplitByInputs ? columns : rows
+    if size % (parts * (group ?? 32)) != 0 {
+      throw .tensorParallel(
+        module: module, name: isSplitByInputs ? "inputs" : "outputs", size: size, group: group, parts: parts)
     }
   }
 }

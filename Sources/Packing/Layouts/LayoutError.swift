@@ -11,7 +11,8 @@ package enum LayoutError: Error, Hashable, CustomStringConvertible {
   case dimension(RuntimeLayout, module: String, name: String, size: Int, multiple: Int)
   case mixedSchemes(RuntimeLayout, modules: [String])
   case fusedSchemes(modules: [String], found: [String])
-  case tensorParallel(module: String, size: Int, unit: Int, parts: Int)
+  /// - Parameter group: nil where not groups but words of 32 codes must stay whole.
+  case tensorParallel(module: String, name: String, size: Int, group: Int?, parts: Int)
   case heads(count: Int, parts: Int)
   case notAMatrix(RuntimeLayout, tensor: String, shape: [Int])
   case unsupportedModel(RuntimeLayout, modelType: String, reason: String)
@@ -43,9 +44,9 @@ package enum LayoutError: Error, Hashable, CustomStringConvertible {
     case .fusedSchemes(let modules, let found):
       "\(Self.list(modules)) are fused into one layer by vLLM and need one scheme, but have \(found.joined(separator: ", "));"
         + " give all of them the same"
-    case .tensorParallel(let module, let size, let unit, let parts):
-      "'\(module.printable)': \(size) cannot be split over \(parts) devices in multiples of \(unit); take fewer devices or"
-        + " smaller groups"
+    case .tensorParallel(let module, let name, let size, let group, let parts):
+      "'\(module.printable)': \(size) \(name) cannot be split over \(parts) devices in multiples of \(group ?? 32); take "
+        + Self.splits(size, group: group, parts: parts)
     case .heads(let count, let parts):
       "config.json: \(count) heads of attention, which vLLM gives to devices whole, do not divide among \(parts) devices;"
         + " take another number of devices"
@@ -63,5 +64,22 @@ package enum LayoutError: Error, Hashable, CustomStringConvertible {
   private static func list(_ modules: [String]) -> String {
     let names = modules.prefix(3).map { "'\($0.printable)'" }.joined(separator: ", ")
     return modules.count > 3 ? names + " and \(modules.count - 3) others" : names
+  }
+
+  /// What would divide: numbers of devices, powers of two as they usually are, and groups.
+  private static func splits(_ size: Int, group: Int?, parts: Int) -> String {
+    var ways: [String] = []
+    let devices = (0..<10).map { 1 << $0 }.last { $0 < parts && size % ($0 * (group ?? 32)) == 0 } ?? 1
+    ways.append(devices == 1 ? "one device" : "\(devices) devices")
+    let groups = group.map { group in [128, 64, 32, 16].filter { $0 < group && size % (parts * $0) == 0 } } ?? []
+    if !groups.isEmpty { ways.append("groups of \(groups.map(String.init).joined(separator: " or "))") }
+    return ways.joined(separator: ", or ")
+  }
+
+  /// What is wrong, and what to do about it: the description's last part.
+  package var halves: (problem: String, remedy: String) {
+    let text = description
+    guard let end = text.lastIndex(of: ";") else { return (text, "") }
+    return (String(text[..<end]), text[text.index(after: end)...].drop { $0 == " " }.description)
   }
 }

@@ -6,6 +6,9 @@ extension RuntimeLayout {
     case "gpt2", "openai-gpt", "imagegpt", "decision_transformer": convolutionObstacle(isGPT2: modelType == "gpt2")
     case "qwen2_moe" where self == .bitsandbytes, "qwen3_moe" where self == .bitsandbytes:
       "transformers does not load packed experts of it" + Self.mixtureAlternatives
+    case "llama4" where isMLX, "llama4_text" where isMLX:
+      "mlx-lm takes its experts stacked only, and splits them itself; convert with --layout pack-quantized, gptq or"
+        + " bitsandbytes, or without --layout"
     case "qwen3_moe" where isMLX:
       "mlx-lm stacks the weights of its experts but not their scales" + Self.mixtureAlternatives
     default: nil
