@@ -14,24 +14,6 @@ private struct Square {
   }
 }
 
-extension SIMD16 where Scalar == Float {
-  @inline(__always)
-  fileprivate func lowInterleaved(_ other: Floats) -> Floats {
-    var result = Floats()
-    result.evenHalf = lowHalf
-    result.oddHalf = other.lowHalf
-    return result
-  }
-
-  @inline(__always)
-  fileprivate func highInterleaved(_ other: Floats) -> Floats {
-    var result = Floats()
-    result.evenHalf = highHalf
-    result.oddHalf = other.highHalf
-    return result
-  }
-}
-
 /// Sixteen columns of up to sixteen rows become sixteen rows of sixteen; what stands for rows that are not there is zero.
 /// - Parameter rows: how many there are; none if negative.
 @inline(never)

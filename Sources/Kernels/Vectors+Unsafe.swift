@@ -20,6 +20,24 @@ extension UnsafeMutablePointer {
   }
 }
 
+extension SIMD16 {
+  /// The first halves of both, alternating.
+  @inline(__always)
+  func lowInterleaved(_ other: Self) -> Self {
+    var result = Self()
+    (result.evenHalf, result.oddHalf) = (lowHalf, other.lowHalf)
+    return result
+  }
+
+  /// The second halves of both, alternating.
+  @inline(__always)
+  func highInterleaved(_ other: Self) -> Self {
+    var result = Self()
+    (result.evenHalf, result.oddHalf) = (highHalf, other.highHalf)
+    return result
+  }
+}
+
 extension SIMD16 where Scalar == Float {
   @inline(__always) var words: Words { unsafeBitCast(self, to: Words.self) }
 

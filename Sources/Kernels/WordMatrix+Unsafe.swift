@@ -91,15 +91,9 @@ private struct EightLines {
 
   private var interleaved: EightLines {
     @inline(__always) get {
-      func joined(_ even: SIMD8<UInt32>, _ odd: SIMD8<UInt32>) -> Line {
-        var line = Line()
-        (line.evenHalf, line.oddHalf) = (even, odd)
-        return line
-      }
-      func low(_ x: Line, _ y: Line) -> Line { joined(x.lowHalf, y.lowHalf) }
-      func high(_ x: Line, _ y: Line) -> Line { joined(x.highHalf, y.highHalf) }
-      return EightLines(
-        low(a, e), high(a, e), low(b, f), high(b, f), low(c, g), high(c, g), low(d, h), high(d, h))
+      EightLines(
+        a.lowInterleaved(e), a.highInterleaved(e), b.lowInterleaved(f), b.highInterleaved(f), c.lowInterleaved(g),
+        c.highInterleaved(g), d.lowInterleaved(h), d.highInterleaved(h))
     }
   }
 
