@@ -49,7 +49,7 @@ bench: build
 	Benchmarks/calibration $(PROGRAM) $(if $(PEER),--peer $(PEER))
 
 # Every layout in its own client. PEER is a Python with the clients of Tests/Interop/clients.txt: without it an environment
-# is made in .build/interop, once. LLAMA is one with llama-cpp-python, MODEL and TEXT are a Llama and a text.
+# is made in .build/interop, once. LLAMA is one with llama-cpp-python and gguf, MODEL and TEXT are a Llama and a text.
 MODEL ?= ../shared/models/stories5M
 TEXT ?= ../shared/text/eval.txt
 CLIENTS := .build/interop
@@ -59,13 +59,12 @@ interop: build $(if $(PEER),,$(CLIENTS)/complete)
 	$(INTEROP) Tests/Interop/gguf.py $(PROGRAM) $(MODEL) --text $(TEXT) $(if $(LLAMA),--llama $(LLAMA))
 	$(if $(LLAMA),$(LLAMA) Tests/Interop/quantize.py $(PROGRAM) $(MODEL))
 
-# The first row of each layout in each client, and three GGUF mixes, on the bundled model: two minutes. Takes the program
+# The first row of each layout in each client, and three GGUF mixes, on the bundled model, in a minute. Takes the program
 # that an earlier build or test left.
 interop-quick: $(if $(PEER),,$(CLIENTS)/complete)
 	@test -x $(PROGRAM) || $(MAKE) build
 	$(INTEROP) Tests/Interop/layouts.py $(PROGRAM) Fixtures/tiny-llama Fixtures/text/tiny-eval.txt --one-each
-	$(INTEROP) Tests/Interop/gguf.py $(PROGRAM) Fixtures/tiny-llama --text Fixtures/text/tiny-eval.txt \
-	  $(if $(LLAMA),--llama $(LLAMA)) F16 Q8_0 Q4_K_M
+	$(INTEROP) Tests/Interop/gguf.py $(PROGRAM) Fixtures/tiny-llama --text Fixtures/text/tiny-eval.txt F16 Q8_0 Q4_K_M
 
 $(CLIENTS)/complete: Tests/Interop/clients.txt
 	Tests/Interop/environment $(CLIENTS)
