@@ -33,9 +33,9 @@ package final class FeedbackTile {
   package init(rowCapacity: Int, columns: Int, groups: Int, isAsymmetric: Bool) {
     self.columns = columns
     stride = (rowCapacity + 31) / 32 * 32
-    targets = Matrix(unwrittenRows: columns, columns: stride)
-    feedback = Matrix(unwrittenRows: columns, columns: stride)
-    rounded = isAsymmetric ? Matrix(unwrittenRows: columns, columns: stride) : nil
+    targets = Matrix(rows: columns, columns: stride)
+    feedback = Matrix(rows: columns, columns: stride)
+    rounded = isAsymmetric ? Matrix(rows: columns, columns: stride) : nil
     scales = Matrix(rows: groups, columns: stride)
     zeroPoints = Matrix(rows: groups, columns: stride)
     codes = .allocate(capacity: max(1, columns * stride))

@@ -1,5 +1,3 @@
-import Foundation
-
 /// Rows of float32 values, row-major, that several threads read or fill at once.
 ///
 /// A reference: the operations of this module write into matrices that their caller made, so that memory is reused from
@@ -10,37 +8,19 @@ package final class Matrix: @unchecked Sendable {
   /// The rows in use; operations look at these only.
   package private(set) var rows: Int
   let base: UnsafeMutablePointer<Float>
+  private let memory: FloatMemory?
   /// The matrix whose storage this one shares.
   private let owner: Matrix?
 
-  /// Zeros: pages that the system hands out cleared are not touched here.
+  /// Zeros.
   package init(rows: Int, columns: Int) {
     precondition(rows >= 0 && columns >= 0)
     rowCapacity = rows
     self.rows = rows
     self.columns = columns
     owner = nil
-    let count = max(1, rows * columns)
-    guard let memory = calloc(count, MemoryLayout<Float>.stride) else {
-      preconditionFailure("no memory for \(count) floats")
-    }
-    // Bounds: as many floats as were asked for.
-    base = memory.bindMemory(to: Float.self, capacity: count)
-  }
-
-  /// Memory that is yet to be written: whoever makes it fills it before anything is read.
-  init(unwrittenRows rows: Int, columns: Int) {
-    precondition(rows >= 0 && columns >= 0)
-    rowCapacity = rows
-    self.rows = rows
-    self.columns = columns
-    owner = nil
-    let count = max(1, rows * columns)
-    guard let memory = malloc(count * MemoryLayout<Float>.stride) else {
-      preconditionFailure("no memory for \(count) floats")
-    }
-    // Bounds: as many floats as were asked for.
-    base = memory.bindMemory(to: Float.self, capacity: count)
+    let memory = FloatMemory(count: rows * columns)
+    (self.memory, base) = (memory, memory.base)
   }
 
   package convenience init(rows: Int, columns: Int, _ values: [Float]) {
@@ -58,9 +38,10 @@ package final class Matrix: @unchecked Sendable {
     // Bounds: the range lies within the owner, which this one keeps alive.
     base = owner.base + range.lowerBound * owner.columns
     self.owner = owner
+    memory = nil
   }
 
-  deinit { if owner == nil { free(base) } }
+  deinit { memory?.free() }
 
   /// Changes how many of the rows are in use.
   package func use(rows: Int) {

@@ -25,7 +25,7 @@ package func multiply(
   let tokens = x.rows
   // A product with many rows is cut along them, so that each tile packs the weights once for much work: for the more,
   // the farther away the weights are. One with few rows (a generated token) is cut along the outputs.
-  let tokenTile = w.rows * w.columns <= 1 << 20 ? 256 : 1024
+  let tokenTile = w.rows * w.columns > 1 << 20 ? 1024 : tokens >= 4096 ? 512 : 256
   let outputTile = tokens > tokenTile ? 4096 : 128
   let tokenTiles = (tokens + tokenTile - 1) / tokenTile
   let outputTiles = (w.rows + outputTile - 1) / outputTile
@@ -64,7 +64,7 @@ package struct SquareProducts: Sendable {
     self.size = size
     // Written: pages that were not would all be the system's one page of zeros.
     func ones() -> Matrix {
-      let matrix = Matrix(unwrittenRows: size, columns: size)
+      let matrix = Matrix(rows: size, columns: size)
       matrix.base.initialize(repeating: 1, count: size * size)
       return matrix
     }

@@ -9,7 +9,7 @@ package func dampedLowerTriangle(
 ) -> Matrix {
   let size = order.count
   precondition(h.rows == size && h.columns == size && order.allSatisfy { $0 >= 0 && $0 < size })
-  let result = Matrix(unwrittenRows: size, columns: size)
+  let result = Matrix(rows: size, columns: size)
   let tileSize = 64
   runTiles(count: (size + tileSize - 1) / tileSize, workers: workers) { tile in
     for row in (tile * tileSize)..<min((tile + 1) * tileSize, size) {
@@ -29,7 +29,7 @@ package func dampedLowerTriangle(
 package func damped(_ h: Matrix, factor: Double, damping: Double, workers: Int) -> Matrix {
   let size = h.rows
   precondition(h.columns == size)
-  let result = Matrix(unwrittenRows: size, columns: size)
+  let result = Matrix(rows: size, columns: size)
   let tileSize = 64
   runTiles(count: (size + tileSize - 1) / tileSize, workers: workers) { tile in
     for row in (tile * tileSize)..<min((tile + 1) * tileSize, size) {
@@ -47,7 +47,7 @@ package func damped(_ h: Matrix, factor: Double, damping: Double, workers: Int) 
 package func reordered(_ h: Matrix, order: [Int32], factor: Double, workers: Int) -> Matrix {
   let size = order.count
   precondition(h.rows == size && h.columns == size && order.allSatisfy { $0 >= 0 && $0 < size })
-  let result = Matrix(unwrittenRows: size, columns: size)
+  let result = Matrix(rows: size, columns: size)
   let tileSize = 64
   runTiles(count: (size + tileSize - 1) / tileSize, workers: workers) { tile in
     for row in (tile * tileSize)..<min((tile + 1) * tileSize, size) {

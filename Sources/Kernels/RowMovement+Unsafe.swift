@@ -26,12 +26,16 @@ package func scatterColumns(_ values: Span<Float>, from first: Int, into target:
 }
 
 /// target[i] = source[indices[i]], row by row; sets the target's rows in use.
-package func gatherRows(_ indices: [Int], of source: Matrix, into target: Matrix) {
+package func gatherRows(_ indices: [Int], of source: Matrix, into target: Matrix, workers: Int = 1) {
   precondition(source.columns == target.columns && indices.allSatisfy { $0 >= 0 && $0 < source.rows })
   target.use(rows: indices.count)
-  for (row, index) in indices.enumerated() {
-    // Bounds: by the precondition, and `use` checks the target's capacity.
-    (target.base + row * target.columns).update(from: source.base + index * source.columns, count: source.columns)
+  let tile = 512
+  runTiles(count: (indices.count + tile - 1) / tile, workers: workers) { number in
+    for row in (number * tile)..<min(indices.count, (number + 1) * tile) {
+      // Bounds: by the precondition, and `use` checks the target's capacity.
+      (target.base + row * target.columns)
+        .update(from: source.base + indices[row] * source.columns, count: source.columns)
+    }
   }
 }
 

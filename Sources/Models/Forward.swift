@@ -36,10 +36,10 @@ package struct Forward: Sendable {
       let linear = try loader.linear(projection)
       let projected = pool.take(rows: table.rows, columns: projection.outputs)
       linear.apply(table, into: projected, workers: workers)
-      gatherRows(indices, of: projected, into: hidden)
+      gatherRows(indices, of: projected, into: hidden, workers: workers)
       pool.give(projected, linear.weight)
     } else {
-      gatherRows(indices, of: table, into: hidden)
+      gatherRows(indices, of: table, into: hidden, workers: workers)
     }
     pool.give(table)
     if let positions = embedding.positions {
