@@ -170,13 +170,22 @@ package struct BlockCalibration {
         try states.update(group.rows) { hidden in try forward.embed(group.tokens, group.batch, into: hidden) }
       }
     }
+    if case .quantize(_, let scaling) = purpose, scaling?.handsOut ?? false {
+      // Such a block keeps nothing.
+    } else {
+      // Else the first block would take longer than those after it, whose time is told by it.
+      let kept = try description.blocks[firstBlock].keptWidths.flatMap { width in
+        try (0..<trackCount).map { _ in try self.states(tokens: count, width: width) }
+      }
+      kept.forEach { $0.touch() }
+    }
     func end(_ block: Int) throws {
       try milestones?.onBlock(block + 1, block + 1 < description.blocks.count ? states : [])
     }
     for (index, block) in description.blocks.enumerated().dropFirst(firstBlock) {
       try meter.begin(block: index)
       // States of a width that this block has no use for would be in memory besides its own.
-      if index > firstBlock, !block.hasStates(like: description.blocks[index - 1]) { storage.clear() }
+      if index > firstBlock, block.keptWidths != description.blocks[index - 1].keptWidths { storage.clear() }
       let inputs = try finish.map { _ in try self.states(tokens: count, width: description.hiddenSize) }
       if let inputs { try copy(states[0], to: inputs, groups) }
       var weights = try states.map { _ in try forward.weights(ofBlock: index) }
@@ -291,11 +300,10 @@ package struct BlockCalibration {
 }
 
 extension BlockDescription {
-  /// Whether what is kept of all tokens within this block is as wide as within another.
-  fileprivate func hasStates(like other: BlockDescription) -> Bool {
-    func widths(_ block: BlockDescription) -> [Int] {
-      [block.attention.output.inputs] + block.feedForward.experts.map(\.output.inputs)
-    }
-    return widths(self) == widths(other)
+  /// What is kept of all tokens within a block: what the attention's output reads, and a feed-forward layer's that is no
+  /// mixture.
+  fileprivate var keptWidths: [Int] {
+    if case .mixture = feedForward { return [attention.output.inputs] }
+    return [attention.output.inputs] + feedForward.experts.map(\.output.inputs)
   }
 }

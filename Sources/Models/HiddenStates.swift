@@ -75,6 +75,9 @@ package final class HiddenStates: Sendable {
 
   package var isSpilled: Bool { file != nil }
 
+  /// Makes the memory ready, if there is any; what stands in it is lost.
+  package func touch() { memory?.touch(workers: workers) }
+
   /// Gives a body the states of some tokens to change; they are kept afterwards.
   package func update(_ rows: Range<Int>, _ body: (Matrix) throws -> Void) throws {
     try use(rows, isWritten: true, body)
