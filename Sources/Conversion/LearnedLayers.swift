@@ -52,8 +52,13 @@ extension CalibratedLayers {
     var work = planned(from: firstBlock)
     let forward = (planned(from: 0)[.run] ?? 0) / 2
     if options.coupledSweeps > 0, firstBlock < model.description.blocks.count { work[.curvature] = 2.4 * forward }
+    var distillationBeginning = 0.0
     if options.distillation > 0 {
-      work[.distill] = 3 * forward / Double(max(1, windows.tokenCount)) * step * Double(options.distillation)
+      let steps = 3 * forward / Double(max(1, windows.tokenCount)) * step * Double(options.distillation)
+      // Before the first step the original model is run, and the loss is taken.
+      let beginning = 1.5 * forward
+      work[.distill] = beginning + steps
+      distillationBeginning = beginning / (beginning + steps)
     }
     var done: [WorkProgress.Kind: Double] = [:]
     func tell(_ progress: WorkProgress) -> Bool {
@@ -133,7 +138,8 @@ extension CalibratedLayers {
       heldOut: tokens(windows.heldOut), memoryLimit: resources.activationMemory, spillFolder: resources.spillFolder,
       workers: workers)
     let found = try distillation.run(all, kept: kept.map { LearningState($0, Self.distillationName) }) { share, loss in
-      guard tell(.distill, share: share, loss: loss) else { throw CancellationError() }
+      let done = distillationBeginning + (1 - distillationBeginning) * share
+      guard tell(.distill, share: done, loss: loss) else { throw CancellationError() }
     }
     if let found { record.learning.append(LearningRecord(block: nil, outcome: found.outcome)) }
     for (index, part) in all.enumerated() {
