@@ -9,6 +9,8 @@ package protocol KeptFiles {
   /// Where a file of this name is, or is to be written.
   func path(of name: String) -> FilePath
   func has(_ name: String) -> Bool
+  /// Whether enough work has been done since a file was last kept for it to be worth the writing.
+  var isDue: Bool { get }
   /// The file is written.
   func keep(_ name: String) throws
   /// The file, if there is one, is needed no more.

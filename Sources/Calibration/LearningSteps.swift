@@ -59,8 +59,8 @@ struct LearningSteps {
           put(learned, into: best)
         }
       }
-      if LearningState.isKept(after: done, of: method.iterations) {
-        try kept?.keep(moving, best, steps: done, outcome)
+      if let kept, kept.isDue, LearningState.isKept(after: done, of: method.iterations) {
+        try kept.keep(moving, best, steps: done, outcome)
       }
     }
     put(best, into: learned)
@@ -81,6 +81,8 @@ package struct LearningState {
   static func isKept(after steps: Int, of count: Int) -> Bool {
     steps == count || steps.isMultiple(of: max(4, count / 16))
   }
+
+  var isDue: Bool { files.isDue }
 
   private var slots: [String] { (0...1).map { "\(name)-\($0)" } }
 

@@ -5,8 +5,8 @@ import Models
 import OrderedCollections
 import SystemPackage
 
-/// A pass over the blocks of a model that is recorded in the journal as it goes: after each block what it found, and the
-/// states that go into the next.
+/// A pass over the blocks of a model that is recorded in the journal as it goes: after each block, or several that took
+/// less time together than the journal's interval, what was found, and the states that go into the next.
 enum BlockPass: String, Sendable {
   case quantizing = "next_block"
   case observing = "next_observed_block"
@@ -27,7 +27,7 @@ enum BlockPass: String, Sendable {
   struct Finished: Sendable {
     /// The first block that is not done.
     var next = 0
-    /// One of each block that is done.
+    /// What was recorded, which tells of one block or more each.
     var entries: [JSONValue] = []
     /// By track, the files with what goes into that block.
     var states: [String] = []
@@ -46,7 +46,7 @@ enum BlockPass: String, Sendable {
       guard let next = entry[rawValue]?.integer else { continue }
       // A run that began the pass anew told of its first block again.
       if next <= finished.next { (finished, states) = (Finished(), []) }
-      guard next == finished.next + 1, isWhole(entry) else { return Finished() }
+      guard isWhole(entry) else { return Finished() }
       finished.next = next
       finished.entries.append(entry)
       states =
@@ -65,17 +65,21 @@ enum BlockPass: String, Sendable {
     return finished
   }
 
-  /// What tells the journal of each block.
-  /// - Parameter found: what there is to say of a block beside its number and states; called when it is done.
+  /// What tells the journal of blocks.
+  /// - Parameter found: what there is to say of the blocks since it was last called, beside number and states.
   func milestones(
     of output: any ResumableOutput, _ journal: Journal, goingOnFrom finished: Finished, workers: Int,
     found: @escaping () throws -> OrderedDictionary<String, JSONValue>
   ) -> BlockCalibration.Milestones {
     var files = finished.states
+    var recorded = ContinuousClock.now
     return BlockCalibration.Milestones(
       first: finished.next,
       restore: { states, track in try states.restore(from: output.temporary(files[track])) },
       onBlock: { next, states in
+        // States take about as long to write and hash as short blocks to be done. After the last there are none.
+        guard states.isEmpty || ContinuousClock.now - recorded >= journal.interval else { return }
+        defer { recorded = .now }
         var names: [String] = []
         var written: [JSONValue] = []
         for (track, states) in states.enumerated() {

@@ -14,6 +14,8 @@ package final class Journal: Sendable {
   private let path: FilePath
   private let file: FileDescriptor
   private let state: Mutex<State>
+  /// Least time between records of what takes long to write: the states that go into a block, or an optimizer's.
+  let interval: Duration
   /// As they were when the journal was opened.
   let entries: [JSONValue]
 
@@ -36,8 +38,8 @@ package final class Journal: Sendable {
   private static func isStep(_ entry: JSONValue) -> Bool { entry[Fact.identity] == nil && entry[Fact.tokens] == nil }
 
   /// Opens a journal, or begins one.
-  init(_ path: FilePath) throws(ConversionError) {
-    self.path = path
+  init(_ path: FilePath, interval: Duration) throws(ConversionError) {
+    (self.path, self.interval) = (path, interval)
     do {
       file = try FileDescriptor.open(
         path, .readWrite, options: [.create, .closeOnExec], permissions: [.ownerReadWrite, .groupRead, .otherRead])

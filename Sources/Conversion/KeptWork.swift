@@ -11,6 +11,7 @@ final class KeptWork: KeptFiles {
   private var hashes: [String: String] = [:]
   /// Written, or looked at, in this run.
   private var known: Set<String> = []
+  private var lastKept = ContinuousClock.now
 
   private enum Key {
     static let file = "kept"
@@ -38,6 +39,8 @@ final class KeptWork: KeptFiles {
     return known.contains(name)
   }
 
+  var isDue: Bool { ContinuousClock.now - lastKept >= journal.interval }
+
   func keep(_ name: String) throws {
     guard let hash = hash(of: name) else {
       throw ConversionError.writeFailed(path(of: name).string, "it cannot be read back")
@@ -45,6 +48,7 @@ final class KeptWork: KeptFiles {
     try journal.append([Key.file: .string(name), Key.hash: .string(hash)])
     hashes[name] = hash
     known.insert(name)
+    lastKept = .now
   }
 
   func discard(_ name: String) {

@@ -50,8 +50,10 @@ package final class OutputFile: ResumableOutput {
 
   /// Begins a run, or takes up one that was interrupted: see `OutputFolder.begin`.
   @discardableResult
-  package func begin(_ identity: ConversionIdentity?, restart: Bool = false) throws(ConversionError) -> [JSONValue] {
-    let journal = try staging.beginJournal(identity, restart: restart)
+  package func begin(
+    _ identity: ConversionIdentity?, restart: Bool = false, recordingEvery interval: Duration = .zero
+  ) throws(ConversionError) -> [JSONValue] {
+    let journal = try staging.beginJournal(identity, restart: restart, interval: interval)
     do {
       let descriptor = try FileDescriptor.open(
         work, .readWrite, options: [.create, .closeOnExec], permissions: [.ownerReadWrite, .groupRead, .otherRead])

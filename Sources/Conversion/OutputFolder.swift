@@ -64,10 +64,13 @@ package final class OutputFolder: ResumableOutput {
   /// - Parameters:
   ///   - identity: what the output is made of; nil: the run cannot be taken up.
   ///   - restart: discard what an interrupted run has done.
+  ///   - interval: blocks that end sooner after the last that was recorded are recorded with those that follow.
   /// - Returns: the entries of the interrupted run; empty where there is none.
   @discardableResult
-  package func begin(_ identity: ConversionIdentity?, restart: Bool = false) throws(ConversionError) -> [JSONValue] {
-    let journal = try staging.beginJournal(identity, restart: restart)
+  package func begin(
+    _ identity: ConversionIdentity?, restart: Bool = false, recordingEvery interval: Duration = .zero
+  ) throws(ConversionError) -> [JSONValue] {
+    let journal = try staging.beginJournal(identity, restart: restart, interval: interval)
     do {
       try FileManager.default.createDirectory(atPath: work.string, withIntermediateDirectories: true)
     } catch {

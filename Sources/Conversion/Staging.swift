@@ -76,11 +76,14 @@ package final class Staging: Sendable {
   /// - Parameters:
   ///   - identity: what the output is made of; nil: the run cannot be taken up.
   ///   - restart: discard what an interrupted run has done.
+  ///   - interval: see `Journal`.
   /// - Returns: nil for a run that cannot be taken up. The first entry of any other is its identity.
-  func beginJournal(_ identity: ConversionIdentity?, restart: Bool) throws(ConversionError) -> Journal? {
+  func beginJournal(
+    _ identity: ConversionIdentity?, restart: Bool, interval: Duration
+  ) throws(ConversionError) -> Journal? {
     let place = folder.appending(Self.journalName)
     if !restart, FileManager.default.fileExists(atPath: place.string) {
-      let journal = try Journal(place)
+      let journal = try Journal(place, interval: interval)
       if let earlier = journal.entries.first?[Journal.Fact.identity].flatMap({ ConversionIdentity($0) }) {
         guard let identity, identity == earlier else {
           throw .otherConversion(
@@ -92,9 +95,9 @@ package final class Staging: Sendable {
     }
     try clear()
     guard let identity else { return nil }
-    let journal = try Journal(place)
+    let journal = try Journal(place, interval: interval)
     try journal.append([Journal.Fact.identity: identity.json])
-    return try Journal(place)
+    return try Journal(place, interval: interval)
   }
 
   /// Leaves a run after an error: see `OutputFolder.leave`.

@@ -55,6 +55,7 @@ struct Calibrate: ParsableCommand {
   var overwrite = false
 
   @OptionGroup var resumption: ResumptionArguments
+  @OptionGroup var recording: RecordingArguments
 
   @OptionGroup(title: "Calibration") var text: TextArguments
   @OptionGroup(title: "Running") var running: RunningArguments
@@ -127,7 +128,8 @@ struct Calibrate: ParsableCommand {
     let evidence = try output.map(claim)
     let importances = try imatrix.map(claim)
     guard let run = evidence ?? importances else { return }
-    let earlier = try run.begin(identity(options, checkpoint, opened), restart: resumption.restart)
+    let earlier = try run.begin(
+      identity(options, checkpoint, opened), restart: resumption.restart, recordingEvery: recording.interval)
     resumption.announce(run.finishedSteps, of: "calibration")
     do {
       let windows = try text.windows(for: run, goingOnFrom: earlier)

@@ -76,6 +76,7 @@ struct Convert: ParsableCommand {
   var overwrite = false
 
   @OptionGroup var resumption: ResumptionArguments
+  @OptionGroup var recording: RecordingArguments
 
   @Flag(help: "Flush OUTPUT to the disk before it appears, so that it survives a power cut.")
   var durable = false
@@ -202,7 +203,7 @@ struct Convert: ParsableCommand {
         ConversionIdentity(
           toolVersion: toolVersion, recipe: recipe.json, source: checkpoint,
           kernels: recipe.runsModel ? linearAlgebraFamily() : nil),
-        restart: resumption.restart) ?? []
+        restart: resumption.restart, recordingEvery: recording.interval) ?? []
     resumption.announce(folder?.finishedSteps ?? 0)
     do {
       try convert(checkpoint, recipe, evidence, into: folder, earlier, since: begun, interruption)

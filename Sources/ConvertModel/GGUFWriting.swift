@@ -72,7 +72,8 @@ extension Convert {
     let identity = try ConversionIdentity(
       toolVersion: toolVersion, recipe: .object(recipe), files: files,
       kernels: text == nil ? nil : linearAlgebraFamily())
-    let earlier = try file.begin(identity, restart: resumption.restart)
+    let earlier = try file.begin(
+      identity, restart: resumption.restart, recordingEvery: recording.interval)
     resumption.announce(file.finishedSteps)
     let started = ContinuousClock.now
     if let text {

@@ -1,5 +1,22 @@
 import ArgumentParser
 
+/// How often a run that takes long records what it has come to.
+struct RecordingArguments: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Seconds of work after which a block that is done is recorded, to be gone on from; 0: each is.",
+      valueName: "seconds"))
+  var recordEvery = 5.0
+
+  func validate() throws {
+    guard (0...1e9).contains(recordEvery) else {
+      throw ValidationError("--record-every: \(recordEvery) is no number of seconds from 0 on")
+    }
+  }
+
+  var interval: Duration { .seconds(recordEvery) }
+}
+
 /// What becomes of an interrupted run for the same output.
 struct ResumptionArguments: ParsableArguments {
   @Flag(

@@ -59,13 +59,15 @@ import Testing
 
   private struct Stop: Sendable {
     var calibration = Double.infinity
+    /// How often that place is told of before it stops.
+    var passes = 0
     var bytes = Int.max
   }
 
   /// Converts as the command does.
   private func convert(
     _ row: Row, to name: String, stop: Stop = Stop(), restart: Bool = false, version: String = "test",
-    _ change: (inout Recipe) -> Void = { _ in }
+    recordingEvery interval: Duration = .zero, _ change: (inout Recipe) -> Void = { _ in }
   ) throws {
     var recipe = Recipe()
     row.change(&recipe)
@@ -74,7 +76,8 @@ import Testing
     let plan = try Plan(converting: source, recipe: recipe)
     let output = try OutputFolder(folder.appending(name), source: source.folder, overwrite: false)
     let earlier = try output.begin(
-      ConversionIdentity(toolVersion: version, recipe: recipe.json, source: source, kernels: nil), restart: restart)
+      ConversionIdentity(toolVersion: version, recipe: recipe.json, source: source, kernels: nil), restart: restart,
+      recordingEvery: interval)
     var windows: CalibrationWindows?
     if plan.model != nil {
       var generator = SplitMix64(seed: 11)
@@ -87,10 +90,16 @@ import Testing
       try output.confirm(found.tokens, among: earlier)
       windows = found
     }
+    let passes = Atomic(stop.passes)
     try Converter(
       plan: plan, toolVersion: version, workers: 2, windows: windows,
       resources: RunResources(activationMemory: 1 << 30, spillFolder: folder.path)
-    ).run(into: output, goingOnFrom: earlier, onCalibration: { $0.place < stop.calibration }) { $0.done < stop.bytes }
+    ).run(
+      into: output, goingOnFrom: earlier,
+      onCalibration: {
+        $0.place < stop.calibration || passes.wrappingSubtract(1, ordering: .relaxed).oldValue > 0
+      }
+    ) { $0.done < stop.bytes }
   }
 
   private func staging(_ name: String) -> FilePath { folder.appending(".\(name).partial") }
@@ -134,6 +143,25 @@ import Testing
     #expect(throws: SuspendedConversion.self) { try convert(row, to: "out", stop: Stop(calibration: 0.55)) }
     #expect(try lines("out").count { $0.contains("next_block") } == before)
     try convert(row, to: "out")
+    let report = try readJSONObject(folder.appending("out/calibration_report.json"))
+    #expect(report["layers"]?.array?.count == 14)
+  }
+
+  /// Blocks that are done sooner than the interval allows are recorded together, at the latest after the last.
+  @Test func shortBlocksAreRecordedTogether() throws {
+    let row = Self.rows[3]
+    try convert(row, to: "undisturbed")
+    let hour = Duration.seconds(3600)
+    // The second word of the end comes when the last block is recorded.
+    for (stop, blocks) in [(Stop(calibration: 0.6), []), (Stop(calibration: 1, passes: 1), [2])] {
+      #expect(throws: SuspendedConversion.self) { try convert(row, to: "out", stop: stop, recordingEvery: hour) }
+      let found = try lines("out").filter { $0.contains("next_block") }
+      #expect(found.count == blocks.count && zip(found, blocks).allSatisfy { $0.contains("\"next_block\":\($1)") })
+    }
+    #expect(!exists(staging("out").appending("states-1-0")))
+    // Both blocks are taken from there: the first word of a calibration would stop it.
+    try convert(row, to: "out", stop: Stop(calibration: 0), recordingEvery: hour)
+    #expect(try contents(folder.appending("out")) == contents(folder.appending("undisturbed")))
     let report = try readJSONObject(folder.appending("out/calibration_report.json"))
     #expect(report["layers"]?.array?.count == 14)
   }

@@ -35,7 +35,7 @@ import Testing
   private var command: [String] {
     [
       Fixtures.path("tiny-llama").string, "-o", folder.appending("out").string, "-m", "gptq", "-g", "32", "--samples",
-      "64", "--sequence-length", "128",
+      "64", "--sequence-length", "128", "--record-every", "0",
     ]
   }
 
@@ -75,7 +75,7 @@ import Testing
   @Test(arguments: ["calibrate", "unpack", "gguf"])
   func otherRunsAreGoneOnWith(_ kind: String) throws {
     let tiny = Fixtures.path("tiny-llama").string
-    let text = ["--samples", "64", "--sequence-length", "128"]
+    let text = ["--samples", "64", "--sequence-length", "128", "--record-every", "0"]
     var command = ["calibrate", tiny] + text
     switch kind {
     case "unpack":

@@ -125,7 +125,7 @@ def main():
     work = Path(options.folder or f"/tmp/convert-model-torture-{os.getpid()}")
     work.mkdir(parents=True)
     program = str(Path(options.program).resolve())
-    calibration = ["--samples", "64", "--sequence-length", "128"]
+    calibration = ["--samples", "64", "--sequence-length", "128", "--record-every", "0"]
     kills, more, differences, leftovers = 0, 0, 0, 0
     try:
         make_random(work / "random", generator)
