@@ -94,7 +94,7 @@ package struct BlockCalibration {
   package static let groupTokens = 4096
 
   /// Windows that go through the steps together, and their rows in the states.
-  struct Group {
+  struct Group: Sendable {
     let batch: TokenBatch
     let rows: Range<Int>
     let tokens: [Int32]
@@ -123,6 +123,39 @@ package struct BlockCalibration {
       close()
     }
     return groups
+  }
+
+  /// Values of a block's widest activations up to which a part's tokens are worked on by one thread, so that what one step
+  /// writes is still near for the next, and threads need not wait for each other after each.
+  private static let partValues = 1 << 20
+  /// Parts below which threads had nothing to do in the end.
+  private static let fewestParts = 16
+
+  /// The most tokens of a part.
+  package static func partTokens(_ block: BlockDescription) -> Int { partValues / max(1, block.widest) }
+
+  /// Groups cut into parts; nil where windows are too long, or too few.
+  private static func parts(of groups: [Group], limit: Int) -> [Group]? {
+    var parts: [Group] = []
+    for group in groups {
+      var pending: [Range<Int>] = []
+      func close() {
+        guard let first = pending.first?.lowerBound, let end = pending.last?.upperBound else { return }
+        let start = group.rows.lowerBound
+        parts.append(
+          Group(
+            batch: TokenBatch(lengths: pending.map(\.count)), rows: (start + first)..<(start + end),
+            tokens: Array(group.tokens[first..<end]), isHeldOut: group.isHeldOut))
+        pending = []
+      }
+      for sequence in group.batch.sequences {
+        guard sequence.count <= limit else { return nil }
+        if let first = pending.first, sequence.upperBound - first.lowerBound > limit { close() }
+        pending.append(sequence)
+      }
+      close()
+    }
+    return parts.count < fewestParts ? nil : parts
   }
 
   /// Works on a block whose layers are quantized, and gives the weights that it is to run with.
@@ -220,7 +253,8 @@ package struct BlockCalibration {
       }
       let run = BlockRun(
         block: block, quantized: tracks[0], original: tracks.count > 1 ? tracks[1] : nil, groups: groups,
-        tables: tables[block], pool: forward.pool, options: options, place: forward.model.source.place,
+        parts: Self.parts(of: groups, limit: Self.partTokens(block)), tables: tables[block],
+        pool: forward.pool, options: options, place: forward.model.source.place,
         isWanted: isWanted, purpose: purpose, scalings: scalings,
         isLast: finish == nil && index + 1 == description.blocks.count,
         makeStates: { try self.states(tokens: count, width: $0) },
@@ -300,6 +334,13 @@ package struct BlockCalibration {
 }
 
 extension BlockDescription {
+  /// Columns of the widest activations in it, but for those of experts.
+  fileprivate var widest: Int {
+    var widths = [attention.input.outputs, attention.output.inputs]
+    if case .mixture = feedForward {} else { widths += feedForward.experts.map(\.input.outputs) }
+    return widths.max() ?? 1
+  }
+
   /// What is kept of all tokens within a block: what the attention's output reads, and a feed-forward layer's that is no
   /// mixture.
   fileprivate var keptWidths: [Int] {

@@ -4,7 +4,7 @@ import Quantization
 
 extension BlockCalibration {
   /// A model on its way through a block: the quantized one, or the original.
-  struct Track {
+  struct Track: Sendable {
     /// 0: the quantized model; 1: the original.
     let index: Int
     let forward: BlockForward
@@ -20,6 +20,8 @@ extension BlockCalibration {
     let quantized: Track
     let original: Track?
     let groups: [Group]
+    /// Of all groups; nil: their steps are run by all threads together.
+    let parts: [Group]?
     let tables: RotaryTables?
     let pool: MatrixPool
     let options: Options
@@ -64,21 +66,33 @@ extension BlockCalibration {
       options.correctsStream && !block.isParallel && norms.after == nil && norms.onSum == nil
     }
 
+    /// Takes all tokens of a track through a step: part by part, each on a thread of its own, or else group by group.
+    private func run(
+      _ track: Track, _ step: @Sendable (_ tokens: Group, _ forward: BlockForward) throws -> Void
+    ) throws {
+      guard let parts else { return try groups.forEach { try step($0, track.forward) } }
+      let forward = BlockForward(block, track.weights, pool: pool, workers: 1)
+      try runParallel(count: parts.count, workers: options.workers, makeState: {}) { part, _ in
+        try step(parts[part], forward)
+      }
+    }
+
     private func attend(_ track: Track) throws {
-      for group in groups {
-        let x = pool.take(rows: group.rows.count, columns: width)
-        try track.states.read(group.rows) { track.forward.attentionInput($0, into: x) }
-        try track.attended.update(group.rows) {
-          track.forward.attend(x, group.batch, tables: tables, cache: nil, into: $0)
+      let (pool, width, tables) = (pool, width, tables)
+      try run(track) { tokens, forward in
+        let x = pool.take(rows: tokens.rows.count, columns: width)
+        try track.states.read(tokens.rows) { forward.attentionInput($0, into: x) }
+        try track.attended.update(tokens.rows) {
+          forward.attend(x, tokens.batch, tables: tables, cache: nil, into: $0)
         }
         pool.give(x)
       }
     }
 
     private func addAttention(_ track: Track) throws {
-      for group in groups {
-        try track.states.update(group.rows) { hidden in
-          try track.attended.read(group.rows) { track.forward.addAttention($0, to: hidden) }
+      try run(track) { tokens, forward in
+        try track.states.update(tokens.rows) { hidden in
+          try track.attended.read(tokens.rows) { forward.addAttention($0, to: hidden) }
         }
       }
     }
@@ -90,24 +104,24 @@ extension BlockCalibration {
           try track.states.read(groups[group].rows) { track.forward.feedForwardInput($0, into: x) }
         })
       // The activations are kept, on disk if need be: computing them twice would cost more.
+      let (pool, width) = (pool, width)
       let inners = try tracks.map { track in
         let inners = try makeStates(output.inputs)
-        for (index, group) in groups.enumerated() {
-          try inners.update(group.rows) { inner in
-            try read(track, index) { track.forward.inner($0, expert: 0, into: inner) }
-          }
+        try run(track) { tokens, forward in
+          let x = pool.take(rows: tokens.rows.count, columns: width)
+          try track.states.read(tokens.rows) { forward.feedForwardInput($0, into: x) }
+          try inners.update(tokens.rows) { forward.inner(x, expert: 0, into: $0) }
+          pool.give(x)
         }
         return inners
       }
       try meter.add(.run, meter.costs.inner(input, output))
       func add(_ track: Track) throws {
-        for group in groups {
-          let branch = pool.take(rows: group.rows.count, columns: width)
-          try inners[track.index].read(group.rows) { inner in
-            track.weights.feedForward[0].output.apply(inner, into: branch, workers: options.workers)
+        let inners = inners[track.index]
+        try run(track) { tokens, forward in
+          try track.states.update(tokens.rows) { hidden in
+            try inners.read(tokens.rows) { forward.addFeedForward(ofInner: $0, to: hidden) }
           }
-          try track.states.update(group.rows) { track.forward.addFeedForward(branch, to: $0) }
-          pool.give(branch)
         }
       }
       if let original { try add(original) }

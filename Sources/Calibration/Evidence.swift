@@ -72,7 +72,7 @@ package struct InputEvidence: Sendable {
   }
 
   /// Adds the rows in use of `x`, `[tokens, dimension]`.
-  /// - Throws: where a value is not finite, or its square beyond float32. Nothing is added then.
+  /// - Throws: where a value is not finite, or its square beyond float32. The evidence is then of no use.
   package mutating func add(_ x: Matrix, workers: Int) throws(HessianError) {
     if hessian == nil { try Hessian.requireFiniteSquares(x, workers: workers) }
     try hessian?.add(x, workers: workers)

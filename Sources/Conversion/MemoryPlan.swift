@@ -40,7 +40,7 @@ package struct MemoryPlan: Sendable {
 
   /// Of a run of the model that gathers evidence and changes nothing.
   package init(observing model: Model, _ options: CalibrationOptions, sumsHessians: Bool = false, workers: Int) {
-    let run = ModelRun(observing: model, options)
+    let run = ModelRun(observing: model, options, workers: workers)
     needs =
       Self.always(tensorCount: model.source.tensorNames.count, workers: workers) + run.needs
       + (sumsHessians ? [Self.hessian(of: model)] : [])
@@ -56,7 +56,7 @@ package struct MemoryPlan: Sendable {
   package init(
     _ conversion: GGUFConversion, observing text: (model: Model, options: CalibrationOptions)?, workers: Int
   ) {
-    let run = text.map { ModelRun(observing: $0.model, $0.options) }
+    let run = text.map { ModelRun(observing: $0.model, $0.options, workers: workers) }
     // Weights in the order of the file and before; what a reader holds of them; blocks.
     let tiles = workers * Self.bytesPerTileElement * conversion.largestTile + conversion.tileCount * 16
     let needs =
@@ -97,7 +97,7 @@ package struct MemoryPlan: Sendable {
     } else if plan.model != nil || plan.recipe.needsStatistics,
       let model = try? Plan.model(of: plan.source, plan.recipe)
     {
-      let run = ModelRun(model, plan.recipe)
+      let run = ModelRun(model, plan.recipe, workers: workers)
       needs += run.needs
       activations = run.activations
       needs.append(Self.layer(plan, tracks: run.tracks) { $0.work.isCalibrated })
@@ -171,14 +171,14 @@ package struct MemoryPlan: Sendable {
     let tracks: Int
 
     /// Of a model as it is, for statistics of its inputs.
-    init(observing model: Model, _ options: CalibrationOptions) {
+    init(observing model: Model, _ options: CalibrationOptions, workers: Int) {
       var recipe = Recipe()
       recipe.options.method = .llmInt8
       recipe.calibration = options
-      self.init(model, recipe)
+      self.init(model, recipe, workers: workers)
     }
 
-    init(_ model: Model, _ recipe: Recipe) {
+    init(_ model: Model, _ recipe: Recipe, workers: Int) {
       let description = model.description
       let options = recipe.calibration
       let correction = options.correction(usesLayerEvidence: recipe.needsLayerEvidence)
@@ -205,6 +205,14 @@ package struct MemoryPlan: Sendable {
         Need(
           what: "activations of \(group) tokens on their way through a block",
           byteCount: isLearned * float * group * widths))
+      let parts = description.blocks.map { block in
+        let both = block.feedForward.experts.map(\.input.outputs).max() ?? 0
+        return min(group, BlockCalibration.partTokens(block)) * (hidden + block.attention.input.outputs + both)
+      }
+      needs.append(
+        Need(
+          what: "activations of parts of them on \(workers) threads",
+          byteCount: workers * float * (parts.max() ?? 0)))
       let widest = description.blocks.flatMap(\.linears).map(\.inputs).max() ?? 0
       let outputs = description.blocks.flatMap(\.linears).map(\.outputs).max() ?? 0
       needs.append(Need(what: "the tokenizer", byteCount: MemoryPlan.tokenizerBytes(model.folder)))
@@ -212,8 +220,11 @@ package struct MemoryPlan: Sendable {
         needs.append(
           Need(
             what: "\(options.heldOut) held-out windows at the inputs of a layer",
-            byteCount: 2 * float * length * outputs + float * options.heldOut * length
-              * (tracks * max(widest, hidden) + 2 * hidden)))
+            byteCount: float * options.heldOut * length * (tracks * max(widest, hidden) + 2 * hidden)))
+        needs.append(
+          Need(
+            what: "errors of their outputs",
+            byteCount: HeldOutErrors.byteCount(tokens: options.heldOut * length, outputs: outputs, workers: workers)))
       }
       if recipe.needsStatistics || recipe.inputScaling != nil {
         let inputs = description.blocks.reduce(0) { $0 + $1.linears.reduce(0) { $0 + $1.inputs } }

@@ -58,7 +58,7 @@ private func updateRest(_ a: Matrix, from start: Int, panel: Range<Int>, workers
     product(
       StridedMatrix(left, size), StridedMatrix(a.base + column * size + panel.lowerBound, size).transposed,
       into: target, size, rows: rows, columns: columns, inner: panel.count, alpha: -1, adding: true,
-      lowerOnly: row == column)
+      lowerOnlyFrom: row == column ? 0 : nil)
   }
 }
 

@@ -2,8 +2,7 @@ import COpenBLAS
 
 /// sum ← sum + xᵀ·x for some columns of the rows in use of `x`: both triangles, equal to the bit.
 ///
-/// By tiles of the lower triangle, each one product whose result is mirrored; the partition depends on the
-/// number of columns alone.
+/// By tiles of the lower triangle, each of which is mirrored; the partition depends on the number of columns alone.
 /// - Parameters:
 ///   - x: `[tokens, ≥ first + n]`.
 ///   - first: the first of the columns.
@@ -12,27 +11,50 @@ package func accumulateGram(_ x: Matrix, from first: Int = 0, into sum: Matrix, 
   let size = sum.columns
   precondition(sum.rows == size && first >= 0 && first + size <= x.columns)
   guard x.rows > 0 else { return }
-  let tileSize = gramTile(size)
-  let tiles = (size + tileSize - 1) / tileSize
-  runTiles(count: tiles * (tiles + 1) / 2, workers: workers) { tile in
-    let (blockRow, blockColumn) = lowerTile(tile)
-    let row = blockRow * tileSize
-    let column = blockColumn * tileSize
-    let rows = min(tileSize, size - row)
-    let columns = min(tileSize, size - column)
-    // Bounds: rows and columns are clipped to the size of sum, and within x's rows from `first` on.
-    let target = sum.base + row * size + column
+  let tiles = lowerTiles(size)
+  runTiles(count: tiles.count, workers: workers) { index in
+    let tile = tiles[index]
+    let columns = tile.columns.lowerBound
+    // Bounds: rows and columns of a tile are within the size of sum, and within x's columns from `first` on.
     let columnsFromFirst = StridedMatrix(x.base + first, x.columns)
     product(
-      columnsFromFirst.from(row: 0, column: row).transposed, columnsFromFirst.from(row: 0, column: column),
-      into: target,
-      size, rows: rows, columns: columns, inner: x.rows, adding: true, lowerOnly: row == column)
-    mirror(sum.base, size, rows: row..<(row + rows), columns: column..<(column + columns))
+      columnsFromFirst.from(row: 0, column: tile.rows.lowerBound).transposed,
+      columnsFromFirst.from(row: 0, column: columns), into: sum.base + tile.rows.lowerBound * size + columns, size,
+      rows: tile.rows.count, columns: tile.columns.count, inner: x.rows, adding: true,
+      lowerOnlyFrom: tile.rows.lowerBound - columns)
+    mirror(sum.base, size, rows: tile.rows, columns: tile.columns)
   }
 }
 
-/// Tiles large enough to be worth packing, and so many that a small matrix, too, keeps several threads busy.
-private func gramTile(_ size: Int) -> Int { size <= 256 ? 128 : size <= 1024 ? 256 : 512 }
+/// Tiles of a lower triangle: squares along its blocks, those with the most elements first; the last on the diagonal is cut
+/// in two of about the same number, so that threads end together.
+///
+/// What is written above the diagonal, and below it to be mirrored there, is written by no other tile: one that the
+/// diagonal passes through has all columns from the block's first up to its own last row.
+private func lowerTiles(_ size: Int) -> [Tile] {
+  let side = tileSide(size)
+  var (squares, diagonal): ([Tile], [Tile]) = ([], [])
+  for row in stride(from: 0, to: size, by: side) {
+    let end = min(size, row + side)
+    for column in stride(from: 0, to: row, by: side) {
+      squares.append(Tile(rows: row..<end, columns: column..<column + side))
+    }
+    // √½ of the rows have half of the elements.
+    let middle = end == size ? row + (end - row) * 17 / 24 / 12 * 12 : row
+    for rows in [row..<middle, middle..<end] where !rows.isEmpty {
+      diagonal.append(Tile(rows: rows, columns: row..<rows.upperBound))
+    }
+  }
+  return squares + diagonal
+}
+
+private struct Tile {
+  let rows: Range<Int>
+  let columns: Range<Int>
+}
+
+/// Large enough to be worth packing, and so many that threads end together.
+private func tileSide(_ size: Int) -> Int { size <= 1024 ? 256 : 512 }
 
 /// sum ← sum + aᵀ·b for the rows in use of both, by tiles.
 /// - Parameters:
@@ -42,7 +64,8 @@ private func gramTile(_ size: Int) -> Int { size <= 256 ? 128 : size <= 1024 ? 2
 package func accumulateCrossProduct(_ a: Matrix, _ b: Matrix, into sum: Matrix, workers: Int) {
   precondition(sum.rows == a.columns && sum.columns == b.columns && a.rows == b.rows)
   guard a.rows > 0 else { return }
-  let tileSize = gramTile(max(sum.rows, sum.columns))
+  let largest = max(sum.rows, sum.columns)
+  let tileSize = largest <= 256 ? 128 : tileSide(largest)
   let across = (sum.columns + tileSize - 1) / tileSize
   runTiles(count: (sum.rows + tileSize - 1) / tileSize * across, workers: workers) { tile in
     let row = tile / across * tileSize

@@ -38,10 +38,11 @@ struct StridedMatrix {
 ///   - a: `[rows, inner]`.
 ///   - b: `[inner, columns]`.
 ///   - c: `[rows, columns]`, row-major with a stride.
-///   - lowerOnly: whether only the elements up to c's diagonal are wanted; some beyond are written nonetheless.
+///   - diagonal: only elements up to row + `diagonal` are wanted of each row, if not nil; some beyond are written
+///     nonetheless.
 func product(
   _ a: StridedMatrix, _ b: StridedMatrix, into c: UnsafeMutablePointer<Float>, _ stride: Int, rows: Int, columns: Int,
-  inner: Int, alpha: Float = 1, adding: Bool = false, lowerOnly: Bool = false
+  inner: Int, alpha: Float = 1, adding: Bool = false, lowerOnlyFrom diagonal: Int? = nil
 ) {
   #if X86_64_V3 || X86_64_V4
     guard inner > 0 else {
@@ -59,7 +60,7 @@ func product(
           let sums = TileSums(
             a: rowPanel(a.from(row: row, column: first), count: height, depth: depth, space: space.a), depth: depth,
             rows: height, alpha: alpha, adding: adding || first > 0)
-          let end = lowerOnly ? min(width, row + height - firstColumn) : width
+          let end = diagonal.map { min(width, $0 + row + height - firstColumn) } ?? width
           // Bounds: panels of the block, and tiles of c that begin within it.
           for column in Swift.stride(from: 0, to: end, by: Panel.columns) {
             sums.store(
@@ -78,6 +79,15 @@ func product(
       adding ? 1 : 0, c, Int32(stride))
   #endif
 }
+
+/// Whether an element of a product has the same bits wherever it stands, and however many there are.
+let productsAreShapeless: Bool = {
+  #if X86_64_V3 || X86_64_V4
+    true
+  #else
+    false
+  #endif
+}()
 
 /// What makes products here, and so the last bits of sums: this module's own loops, or a family of OpenBLAS's.
 package func linearAlgebraFamily() -> String {

@@ -23,9 +23,11 @@ package func multiply(
   y.use(rows: x.rows)
   _ = singleThreaded
   let tokens = x.rows
-  // A product with many rows is cut along them, so that each tile packs the weights once for much work: for the more,
+  // On one thread, where nothing but the elements themselves decides about their bits, there is no need to cut. Else a
+  // product with many rows is cut along them, so that each tile packs the weights once for much work: for the more,
   // the farther away the weights are. One with few rows (a generated token) is cut along the outputs.
-  let tokenTile = w.rows * w.columns > 1 << 20 ? 1024 : tokens >= 4096 ? 512 : 256
+  let cut = w.rows * w.columns > 1 << 20 ? 1024 : tokens >= 4096 ? 512 : 256
+  let tokenTile = workers == 1 && productsAreShapeless ? max(1, tokens) : cut
   let outputTile = tokens > tokenTile ? 4096 : 128
   let tokenTiles = (tokens + tokenTile - 1) / tokenTile
   let outputTiles = (w.rows + outputTile - 1) / outputTile

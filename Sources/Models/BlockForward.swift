@@ -80,6 +80,15 @@ package struct BlockForward: Sendable {
     pool.give(branch)
   }
 
+  /// Adds the output of a feed-forward layer that is no mixture to the stream.
+  /// - Parameter inner: its activations.
+  package func addFeedForward(ofInner inner: Matrix, to hidden: Matrix) {
+    let branch = pool.take(rows: hidden.rows, columns: hidden.columns)
+    weights.feedForward[0].output.apply(inner, into: branch, workers: workers)
+    finish(branch, weights.feedForwardNorms, hidden)
+    pool.give(branch)
+  }
+
   /// Adds the feed-forward layer's output to the stream; changes the output where a norm follows it.
   package func addFeedForward(_ branch: Matrix, to hidden: Matrix) { finish(branch, weights.feedForwardNorms, hidden) }
 

@@ -36,12 +36,16 @@ package struct Hessian: Sendable {
 
   /// Adds the rows in use of `x`, `[tokens, dimension]`.
   /// - Throws: `notFinite` naming the first column with an infinity or NaN; `overflow` where squares leave float32. The
-  ///   sum is then unchanged.
+  ///   sum is then of no use.
   package mutating func add(_ x: Matrix, workers: Int) throws(HessianError) {
     precondition(x.columns == dimension)
-    try Self.requireFiniteSquares(x, atop: Double(diagonal.max() ?? 0), workers: workers)
     makeUnique(workers: workers)
     accumulateGram(x, into: sum, workers: workers)
+    // A value that is not finite, or whose square is not, shows in its column's sum of squares.
+    if !diagonal.allSatisfy({ $0 < .greatestFiniteMagnitude / 2 }) {
+      let largest = largestMagnitude(of: x, workers: workers)
+      throw largest.isFinite ? .overflow(largest: largest) : Self.firstNotFinite(in: x)
+    }
     tokens += x.rows
   }
 
@@ -81,13 +85,10 @@ package struct Hessian: Sendable {
   }
 
   /// Refuses activations whose values, or sums of squares, are not finite in float32.
-  /// - Parameter atop: the largest sum of squares so far.
-  package static func requireFiniteSquares(
-    _ x: Matrix, atop sum: Double = 0, workers: Int
-  ) throws(HessianError) {
+  package static func requireFiniteSquares(_ x: Matrix, workers: Int) throws(HessianError) {
     let largest = largestMagnitude(of: x, workers: workers)
     if !largest.isFinite { throw firstNotFinite(in: x) }
-    let bound = Double(largest) * Double(largest) * Double(x.rows) + sum
+    let bound = Double(largest) * Double(largest) * Double(x.rows)
     guard bound < Double(Float.greatestFiniteMagnitude) / 2 else { throw .overflow(largest: largest) }
   }
 

@@ -1,6 +1,7 @@
 /// What a Unicode scalar is, as the split patterns and normalizers ask: general category and white space.
 ///
-/// The data are the standard library's (`Unicode.Scalar.Properties`); those of the first plane are kept in a table.
+/// The data are the standard library's (`Unicode.Scalar.Properties`); those of the first plane are kept in tables,
+/// the second of which is made for the first text that needs it: that takes 10 ms.
 package struct ScalarClasses: OptionSet, Hashable, Sendable {
   package let rawValue: UInt32
   package init(rawValue: UInt32) { self.rawValue = rawValue }
@@ -47,11 +48,15 @@ package struct ScalarClasses: OptionSet, Hashable, Sendable {
   static let letter: ScalarClasses = [.upper, .lower, .otherLetter]
   static let mark: ScalarClasses = [.nonspacingMark, .otherMark]
 
-  private static let firstPlane: [UInt32] = (0..<0x10000).map { compute(UInt32($0)).rawValue }
+  /// After alphabets, punctuation and symbols, before the scripts of East Asia.
+  private static let firstEnd: UInt32 = 0x2c00
+  private static let first: [UInt32] = (0..<firstEnd).map { compute($0).rawValue }
+  private static let second: [UInt32] = (firstEnd..<0x10000).map { compute($0).rawValue }
 
   @inline(__always)
   package static func of(_ scalar: UInt32) -> ScalarClasses {
-    scalar < 0x10000 ? ScalarClasses(rawValue: firstPlane[Int(scalar)]) : compute(scalar)
+    if scalar < firstEnd { return ScalarClasses(rawValue: first[Int(scalar)]) }
+    return scalar < 0x10000 ? ScalarClasses(rawValue: second[Int(scalar - firstEnd)]) : compute(scalar)
   }
 
   @inline(__always)
