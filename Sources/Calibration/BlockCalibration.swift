@@ -125,37 +125,14 @@ package struct BlockCalibration {
     return groups
   }
 
-  /// Values of a block's widest activations up to which a part's tokens are worked on by one thread, so that what one step
-  /// writes is still near for the next, and threads need not wait for each other after each.
-  private static let partValues = 1 << 20
-  /// Parts below which threads had nothing to do in the end.
-  private static let fewestParts = 16
-
-  /// The most tokens of a part.
-  package static func partTokens(_ block: BlockDescription) -> Int { partValues / max(1, block.widest) }
-
-  /// Groups cut into parts; nil where windows are too long, or too few.
-  private static func parts(of groups: [Group], limit: Int) -> [Group]? {
-    var parts: [Group] = []
+  /// Groups cut into parts for threads of their own; nil where windows are too long, or too few.
+  private static func parts(of groups: [Group], _ block: BlockDescription) -> [TokenBatch.Part]? {
+    var parts: [TokenBatch.Part] = []
     for group in groups {
-      var pending: [Range<Int>] = []
-      func close() {
-        guard let first = pending.first?.lowerBound, let end = pending.last?.upperBound else { return }
-        let start = group.rows.lowerBound
-        parts.append(
-          Group(
-            batch: TokenBatch(lengths: pending.map(\.count)), rows: (start + first)..<(start + end),
-            tokens: Array(group.tokens[first..<end]), isHeldOut: group.isHeldOut))
-        pending = []
-      }
-      for sequence in group.batch.sequences {
-        guard sequence.count <= limit else { return nil }
-        if let first = pending.first, sequence.upperBound - first.lowerBound > limit { close() }
-        pending.append(sequence)
-      }
-      close()
+      guard let more = group.batch.parts(tokens: block.partTokens, from: group.rows.lowerBound) else { return nil }
+      parts += more
     }
-    return parts.count < fewestParts ? nil : parts
+    return parts.count < BlockDescription.fewestParts ? nil : parts
   }
 
   /// Works on a block whose layers are quantized, and gives the weights that it is to run with.
@@ -203,15 +180,13 @@ package struct BlockCalibration {
         try states.update(group.rows) { hidden in try forward.embed(group.tokens, group.batch, into: hidden) }
       }
     }
-    if case .quantize(_, let scaling) = purpose, scaling?.handsOut ?? false {
-      // Such a block keeps nothing.
-    } else {
-      // Else the first block would take longer than those after it, whose time is told by it.
-      let kept = try description.blocks[firstBlock].keptWidths.flatMap { width in
-        try (0..<trackCount).map { _ in try self.states(tokens: count, width: width) }
-      }
-      kept.forEach { $0.touch() }
+    // The first block would take longer than those after it, whose time is told by it.
+    var widths = description.blocks[firstBlock].keptWidths.flatMap { Array(repeating: $0, count: trackCount) }
+    if case .quantize(_, let scaling?) = purpose {
+      // A search for scales keeps what the feed-forward layer reads; if it hands out the layers, that is all.
+      widths = [description.hiddenSize] + (scaling.handsOut ? [] : widths)
     }
+    try widths.map { try self.states(tokens: count, width: $0) }.forEach { $0.touch() }
     func end(_ block: Int) throws {
       try milestones?.onBlock(block + 1, block + 1 < description.blocks.count ? states : [])
     }
@@ -253,7 +228,7 @@ package struct BlockCalibration {
       }
       let run = BlockRun(
         block: block, quantized: tracks[0], original: tracks.count > 1 ? tracks[1] : nil, groups: groups,
-        parts: Self.parts(of: groups, limit: Self.partTokens(block)), tables: tables[block],
+        parts: Self.parts(of: groups, block), tables: tables[block],
         pool: forward.pool, options: options, place: forward.model.source.place,
         isWanted: isWanted, purpose: purpose, scalings: scalings,
         isLast: finish == nil && index + 1 == description.blocks.count,
@@ -334,17 +309,10 @@ package struct BlockCalibration {
 }
 
 extension BlockDescription {
-  /// Columns of the widest activations in it, but for those of experts.
-  fileprivate var widest: Int {
-    var widths = [attention.input.outputs, attention.output.inputs]
-    if case .mixture = feedForward {} else { widths += feedForward.experts.map(\.input.outputs) }
-    return widths.max() ?? 1
-  }
-
   /// What is kept of all tokens within a block: what the attention's output reads, and a feed-forward layer's that is no
   /// mixture.
   fileprivate var keptWidths: [Int] {
-    if case .mixture = feedForward { return [attention.output.inputs] }
+    if feedForward.isMixture { return [attention.output.inputs] }
     return [attention.output.inputs] + feedForward.experts.map(\.output.inputs)
   }
 }

@@ -21,7 +21,7 @@ extension BlockCalibration {
     let original: Track?
     let groups: [Group]
     /// Of all groups; nil: their steps are run by all threads together.
-    let parts: [Group]?
+    let parts: [TokenBatch.Part]?
     let tables: RotaryTables?
     let pool: MatrixPool
     let options: Options
@@ -68,9 +68,11 @@ extension BlockCalibration {
 
     /// Takes all tokens of a track through a step: part by part, each on a thread of its own, or else group by group.
     private func run(
-      _ track: Track, _ step: @Sendable (_ tokens: Group, _ forward: BlockForward) throws -> Void
+      _ track: Track, _ step: @Sendable (_ tokens: TokenBatch.Part, _ forward: BlockForward) throws -> Void
     ) throws {
-      guard let parts else { return try groups.forEach { try step($0, track.forward) } }
+      guard let parts else {
+        return try groups.forEach { try step(TokenBatch.Part(rows: $0.rows, batch: $0.batch), track.forward) }
+      }
       let forward = BlockForward(block, track.weights, pool: pool, workers: 1)
       try runParallel(count: parts.count, workers: options.workers, makeState: {}) { part, _ in
         try step(parts[part], forward)

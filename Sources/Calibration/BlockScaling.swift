@@ -121,7 +121,7 @@ struct BlockScaling {
     return scalings
   }
 
-  private var isMixture: Bool { if case .mixture = block.feedForward { true } else { false } }
+  private var isMixture: Bool { block.feedForward.isMixture }
 
   private var experts: [ExpertDescription] { block.feedForward.experts }
 

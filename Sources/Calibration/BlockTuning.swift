@@ -42,7 +42,8 @@ package struct BlockTuning {
     // Without windows to judge by, some of those learned from must do.
     let judges = problem.heldOut.isEmpty ? Array(problem.windows.prefix(16)) : problem.heldOut
     let steps = LearningSteps(
-      method: method, students: [student], windows: problem.windows, seed: seed, kept: kept)
+      method: method, students: [student], windows: problem.windows, seed: seed, kept: kept,
+      lossCost: LearningOutcome.cost(judges: judges, windows: problem.windows, batchSize: method.batchSize))
     let outcome = try steps.run(
       onStep: onStep, loss: { try loss(student, problem, judges, pool, workers) },
       step: { windows, index in

@@ -74,6 +74,8 @@ struct CalibrationCosts {
   func quantize(_ linear: LinearDescription) -> Double {
     guard quantizes, isWanted(linear) else { return 0 }
     let (inputs, outputs) = (Double(linear.inputs), Double(linear.outputs))
+    // Nothing to calibrate on: what is measured is products with 8-bit weights and inputs, and without.
+    if tokens == 0 { return heldOut * inputs * outputs * 8 }
     // The search for scales among it: it comes before the first of a block's layers.
     if roundsAfterScaling { return inputs * outputs * (15_000 + 20 * inputs) }
     // Factors of the Hessian; feedback along the columns; ranges and sweeps, which take most of it, as measured; errors

@@ -48,10 +48,11 @@ package struct Distillation {
   /// - Parameters:
   ///   - parts: of each block.
   ///   - kept: where the state is kept, and taken up.
+  ///   - onOriginal: told how much of its pass over the windows the original has done.
   /// - Returns: what was gained in nats per token, and the blocks' weights as learned; nil where the model has no head to
   ///   predict with.
   package func run(
-    _ parts: [Part], kept: LearningState? = nil, onStep: LearningObserver
+    _ parts: [Part], kept: LearningState? = nil, onOriginal: (_ share: Double) throws -> Void, onStep: LearningObserver
   ) throws -> (outcome: LearningOutcome, weights: [BlockWeights])? {
     guard description.head.linear != nil, method.iterations > 0 else { return nil }
     let all = windows + heldOut
@@ -64,7 +65,7 @@ package struct Distillation {
     let inputs = try states(rows)
     try fillInputs(inputs, all, rows)
     let targets = try states(rows)
-    try fillTargets(targets, inputs, rows, tables)
+    try fillTargets(targets, inputs, rows, tables, onOriginal)
     let head = try forward.loadHead()
     let students = try description.blocks.enumerated().map { index, block in
       BlockStudent(
@@ -74,8 +75,10 @@ package struct Distillation {
     let run = Run(
       forward: forward, students: students, head: head, tables: tables, inputs: inputs, targets: targets)
     let judges = heldOut.isEmpty ? Array(rows.prefix(16)) : Array(rows[windows.count...])
+    let learned = Array(rows.prefix(windows.count))
     let steps = LearningSteps(
-      method: method, students: students, windows: Array(rows.prefix(windows.count)), seed: seed, kept: kept)
+      method: method, students: students, windows: learned, seed: seed, kept: kept,
+      lossCost: LearningOutcome.cost(judges: judges, windows: learned, batchSize: method.batchSize))
     let outcome = try steps.run(
       onStep: onStep, loss: { try run.divergence(judges, batch: method.batchSize) },
       step: { try run.step($0, index: $1) })
@@ -96,7 +99,8 @@ package struct Distillation {
 
   /// The original's last hidden states.
   private func fillTargets(
-    _ targets: HiddenStates, _ inputs: HiddenStates, _ rows: [Range<Int>], _ tables: ModelRotaryTables
+    _ targets: HiddenStates, _ inputs: HiddenStates, _ rows: [Range<Int>], _ tables: ModelRotaryTables,
+    _ onPart: (_ share: Double) throws -> Void
   ) throws {
     var groups: [[Range<Int>]] = []
     for window in rows {
@@ -121,6 +125,7 @@ package struct Distillation {
         }
       }
       forward.pool.give(weights.matrices)
+      try onPart(Double(index + 1) / Double(description.blocks.count))
     }
   }
 

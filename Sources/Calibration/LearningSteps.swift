@@ -3,7 +3,7 @@ import Kernels
 import Models
 import Quantization
 
-/// Told before each step: the share of them that is done, and the loss on windows held out.
+/// Told before each step: the share of the work that is done, and the loss on windows held out.
 package typealias LearningObserver = (_ share: Double, _ loss: WorkProgress.Loss) throws -> Void
 
 /// Gradient steps on some blocks, of which the best state counts: by the loss on windows that no step is taken on, at the
@@ -18,6 +18,16 @@ struct LearningSteps {
   let windows: [Range<Int>]
   let seed: UInt64
   let kept: LearningState?
+  /// What finding the loss takes, in steps.
+  let lossCost: Double
+
+  /// The share of the work that is done before the next of so many steps.
+  private func share(after steps: Int) -> Double {
+    func work(_ steps: Int) -> Double {
+      Double(steps) + lossCost * Double(1 + LearningOutcome.measurements(upTo: steps, of: method.iterations))
+    }
+    return work(steps) / work(method.iterations)
+  }
 
   /// - Parameters:
   ///   - loss: of the state that the students are in.
@@ -48,7 +58,7 @@ struct LearningSteps {
       let batch = batches.next()
       guard index >= first else { continue }
       try onStep(
-        Double(index) / Double(method.iterations), WorkProgress.Loss(before: outcome.before, least: outcome.after))
+        share(after: index), WorkProgress.Loss(before: outcome.before, least: outcome.after))
       try step(batch, index)
       let done = index + 1
       if LearningOutcome.isMeasured(after: done, of: method.iterations) {
@@ -132,5 +142,18 @@ package struct LearningOutcome: Hashable, Codable, Sendable {
   /// Whether a loss is measured after so many of all steps: at each quarter.
   static func isMeasured(after steps: Int, of count: Int) -> Bool {
     (1...4).contains { steps == max(1, count * $0 / 4) }
+  }
+
+  /// How often a loss was measured after so many of all steps, that of the start not counted.
+  static func measurements(upTo steps: Int, of count: Int) -> Int {
+    Set((1...4).map { max(1, count * $0 / 4) }).count { $0 <= steps }
+  }
+
+  /// What measuring it takes, in steps of so many windows: a pass forwards, where a step has one backwards, too. Measured
+  /// over the whole of stories5M.
+  static func cost(judges: [Range<Int>], windows: [Range<Int>], batchSize: Int) -> Double {
+    func tokens(_ windows: [Range<Int>]) -> Double { Double(windows.reduce(0) { $0 + $1.count }) }
+    let step = tokens(windows) / Double(max(1, windows.count)) * Double(batchSize)
+    return 0.44 * tokens(judges) / max(1, step)
   }
 }

@@ -52,13 +52,9 @@ extension CalibratedLayers {
     var work = planned(from: firstBlock)
     let forward = (planned(from: 0)[.run] ?? 0) / 2
     if options.coupledSweeps > 0, firstBlock < model.description.blocks.count { work[.curvature] = 2.4 * forward }
-    var distillationBeginning = 0.0
     if options.distillation > 0 {
-      let steps = 3 * forward / Double(max(1, windows.tokenCount)) * step * Double(options.distillation)
-      // Before the first step the original model is run, and the loss is taken.
-      let beginning = 1.5 * forward
-      work[.distill] = beginning + steps
-      distillationBeginning = beginning / (beginning + steps)
+      work[.reference] = forward
+      work[.distill] = 3 * forward / Double(max(1, windows.tokenCount)) * step * Double(options.distillation)
     }
     var done: [WorkProgress.Kind: Double] = [:]
     func tell(_ progress: WorkProgress) -> Bool {
@@ -137,10 +133,10 @@ extension CalibratedLayers {
       options.method(iterations: options.distillation), model, windows: tokens(windows.windows),
       heldOut: tokens(windows.heldOut), memoryLimit: resources.activationMemory, spillFolder: resources.spillFolder,
       workers: workers)
-    let found = try distillation.run(all, kept: kept.map { LearningState($0, Self.distillationName) }) { share, loss in
-      let done = distillationBeginning + (1 - distillationBeginning) * share
-      guard tell(.distill, share: done, loss: loss) else { throw CancellationError() }
-    }
+    let found = try distillation.run(
+      all, kept: kept.map { LearningState($0, Self.distillationName) },
+      onOriginal: { guard tell(.reference, share: $0) else { throw CancellationError() } },
+      onStep: { share, loss in guard tell(.distill, share: share, loss: loss) else { throw CancellationError() } })
     if let found { record.learning.append(LearningRecord(block: nil, outcome: found.outcome)) }
     for (index, part) in all.enumerated() {
       try self.write(part.layers, wanted, write)

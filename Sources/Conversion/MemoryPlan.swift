@@ -207,7 +207,7 @@ package struct MemoryPlan: Sendable {
           byteCount: isLearned * float * group * widths))
       let parts = description.blocks.map { block in
         let both = block.feedForward.experts.map(\.input.outputs).max() ?? 0
-        return min(group, BlockCalibration.partTokens(block)) * (hidden + block.attention.input.outputs + both)
+        return min(group, block.partTokens) * (hidden + block.attention.input.outputs + both)
       }
       needs.append(
         Need(

@@ -4,6 +4,7 @@ import Kernels
 import Models
 import OrderedCollections
 import Quantization
+import SystemPackage
 
 /// What splitting outlier features off did to one layer.
 package struct SplitOutcome: Hashable, Codable, Sendable {
@@ -90,6 +91,14 @@ package struct SplitSummary: Sendable {
     self.outcomes = outcomes
     self.options = options
     self.windows = windows
+  }
+
+  /// The work of measuring it, before it begins.
+  package static func plannedWork(of model: Model, _ windows: CalibrationWindows) -> [WorkProgress.Kind: Double] {
+    BlockCalibration(
+      model, windows: [], heldOut: windows.heldOut.map { Array(windows.tokens[$0]) },
+      BlockCalibration.Options(workers: 1, memoryLimit: 0, spillFolder: "")
+    ).plannedWork(isWanted: { _ in true })
   }
 
   package var text: String {

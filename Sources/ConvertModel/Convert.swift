@@ -240,6 +240,7 @@ struct Convert: ParsableCommand {
         try memory.requireAddresses(for: observing, workers: running.workers)
         let text = calibrationText(model, recipe.calibration, interruption, display)
         let found = try folder.map { try text.windows(for: $0, goingOnFrom: earlier) } ?? text.windows()
+        if recipe.options.method == .llmInt8 { display.plan("calibrating", SplitSummary.plannedWork(of: model, found)) }
         // What methods that work tile by tile need to know of inputs.
         if let folder {
           statistics = try text.gather(

@@ -105,6 +105,15 @@ final class ProgressDisplay: Sendable {
     }
   }
 
+  /// The same of work that a model is run for.
+  func plan(_ stage: String, _ work: [WorkProgress.Kind: Double]) {
+    state.withLock { state in
+      for (kind, total) in work {
+        state.estimate.plan(Self.key(stage, kind.rawValue), total: total, cost: kind.secondsPerOperation)
+      }
+    }
+  }
+
   func show(_ progress: ByteProgress) {
     guard style != .none else { return }
     state.withLock { state in
@@ -125,11 +134,11 @@ final class ProgressDisplay: Sendable {
   /// - Parameter stage: what the model is run for.
   func show(_ progress: WorkProgress, stage: String) {
     guard style != .none else { return }
+    plan(stage, progress.total)
     state.withLock { state in
       var done: [String: Double] = [:]
-      for (kind, total) in progress.total {
+      for kind in progress.total.keys {
         let key = Self.key(stage, kind.rawValue)
-        state.estimate.plan(key, total: total, cost: kind.secondsPerOperation)
         done[key] = progress.done[kind] ?? 0
       }
       state.bytes = nil

@@ -121,7 +121,7 @@ package struct BlockBackward: Sendable {
     func feedForward(_ branch: Matrix, into stream: Matrix) {
       let read = pool.take(rows: branch.rows, columns: branch.columns)
       defer { pool.give(read) }
-      if case .mixture = block.feedForward {
+      if block.feedForward.isMixture {
         clear(read)
         for (index, expert) in tape.experts {
           guard let route = expert.route else { continue }

@@ -1,28 +1,5 @@
 import Kernels
 
-/// The tokens that go through a block together: sequences, one after the other in the rows of the hidden states.
-package struct TokenBatch: Sendable {
-  /// Rows of each sequence.
-  package let sequences: [Range<Int>]
-  /// Tokens before the sequences' first ones, whose keys and values are in a cache. Only with a single sequence.
-  package let past: Int
-
-  package init(lengths: [Int], past: Int = 0) {
-    precondition(past == 0 || lengths.count == 1)
-    var ranges: [Range<Int>] = []
-    for length in lengths {
-      let start = ranges.last?.upperBound ?? 0
-      ranges.append(start..<(start + length))
-    }
-    sequences = ranges
-    self.past = past
-  }
-
-  package var tokenCount: Int { sequences.last?.upperBound ?? 0 }
-  package var positions: [Int] { sequences.flatMap { 0..<$0.count }.map { $0 + past } }
-  package var longest: Int { (sequences.map(\.count).max() ?? 0) + past }
-}
-
 /// Keys and values of the tokens so far, of one block.
 package final class KeyValueCache: Sendable {
   let keys: Matrix
@@ -35,7 +12,7 @@ package final class KeyValueCache: Sendable {
   }
 }
 
-/// Runs one block. Every step is one operation over all tokens of the batch, parallel inside.
+/// Runs one block. Every step is one operation over all tokens, parallel inside.
 package struct BlockForward: Sendable {
   let block: BlockDescription
   let weights: BlockWeights
@@ -53,8 +30,23 @@ package struct BlockForward: Sendable {
   private static let feedForwardRows = 4096
 
   /// Changes hidden states `[tokens, hidden]` from the block's input to its output.
+  ///
+  /// Short sequences go through it in parts, each on a thread of its own.
   /// - Parameter tables: of the block's rotation, for positions up to the longest sequence's.
   package func run(_ hidden: Matrix, _ batch: TokenBatch, tables: RotaryTables?, cache: KeyValueCache? = nil) {
+    if cache == nil, !block.feedForward.isMixture, let parts = batch.parts(tokens: block.partTokens),
+      parts.count >= BlockDescription.fewestParts
+    {
+      let forward = BlockForward(block, weights, pool: pool, workers: 1)
+      return runTiles(count: parts.count, workers: workers) { index in
+        let part = parts[index]
+        forward.runTogether(Matrix(sharing: hidden, rows: part.rows), part.batch, tables: tables, cache: nil)
+      }
+    }
+    runTogether(hidden, batch, tables: tables, cache: cache)
+  }
+
+  private func runTogether(_ hidden: Matrix, _ batch: TokenBatch, tables: RotaryTables?, cache: KeyValueCache?) {
     let attended = pool.take(rows: hidden.rows, columns: block.attention.output.inputs)
     let branch = pool.take(rows: hidden.rows, columns: hidden.columns)
     defer { pool.give(attended, branch) }

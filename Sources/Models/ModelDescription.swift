@@ -141,6 +141,8 @@ package enum FeedForwardDescription: Hashable, Sendable {
     case .mixture(let mixture): mixture.experts
     }
   }
+
+  package var isMixture: Bool { if case .mixture = self { true } else { false } }
 }
 
 /// A branch of a block and the norms around it.

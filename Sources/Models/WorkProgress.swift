@@ -21,11 +21,13 @@ package struct WorkProgress: Hashable, Sendable {
     /// Seconds that an operation takes, about, on two cores: what counts until some of the kind has been done.
     package var secondsPerOperation: Double {
       switch self {
-      case .run, .reference: 1.4e-12
-      case .gather: 2e-12
-      case .quantize: 2.6e-12
-      case .head, .scale, .distill, .curvature: 3e-12
-      case .learn: 4.6e-12
+      case .run, .reference: 1.1e-12
+      case .gather: 1.6e-12
+      case .quantize: 2e-12
+      case .head, .scale: 2.3e-12
+      case .curvature: 1.9e-12
+      case .distill: 1.5e-12
+      case .learn: 3.6e-12
       }
     }
   }

@@ -148,8 +148,9 @@ import Testing
       seen.add(progress)
       return true
     }
-    // Ten of twelve were taken, eight of which are kept; no block is done again.
-    #expect(seen.blocks.isEmpty && (8.0 / 12..<10.0 / 12).contains(seen.first[.distill] ?? 0))
+    // Ten of twelve were taken, eight of which are kept; no block is done again. The three losses that were found by then,
+    // of five, count for 0.3 steps each: (8 + 3 · 0.3) / (12 + 5 · 0.3).
+    #expect(seen.blocks.isEmpty && (0.65..<0.67).contains(seen.first[.distill] ?? 0))
     try expectSameBytes(row)
   }
 
