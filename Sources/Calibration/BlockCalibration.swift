@@ -135,9 +135,11 @@ package struct BlockCalibration {
     return parts.count < BlockDescription.fewestParts ? nil : parts
   }
 
-  /// Works on a block whose layers are quantized, and gives the weights that it is to run with.
+  /// Works on a block whose layers are quantized, and gives the weights that it is to run with: those that it got where
+  /// there is no problem, since no gradient steps are planned.
   package typealias Finisher = (
-    _ block: BlockTuning.Problem, _ index: Int, _ onStep: @escaping LearningObserver
+    _ block: BlockDescription, _ weights: BlockWeights, _ problem: BlockTuning.Problem?, _ index: Int,
+    _ onStep: @escaping LearningObserver
   ) throws -> BlockWeights
 
   /// - Parameters:
@@ -169,6 +171,7 @@ package struct BlockCalibration {
     let groups = groups()
     let count = groups.last?.rows.upperBound ?? 0
     let trackCount = options.runsOriginal ? 2 : 1
+    let tunes = finish != nil && learning.stepTokens > 0
     let states = try (0..<trackCount).map { _ in try self.states(tokens: count, width: description.hiddenSize) }
     let tables = ModelRotaryTables(description, length: groups.map(\.batch.longest).max() ?? 1)
     for (track, states) in states.enumerated() {
@@ -194,7 +197,7 @@ package struct BlockCalibration {
       try meter.begin(block: index)
       // States of a width that this block has no use for would be in memory besides its own.
       if index > firstBlock, block.keptWidths != description.blocks[index - 1].keptWidths { storage.clear() }
-      let inputs = try finish.map { _ in try self.states(tokens: count, width: description.hiddenSize) }
+      let inputs = try tunes ? self.states(tokens: count, width: description.hiddenSize) : nil
       if let inputs { try copy(states[0], to: inputs, groups) }
       var weights = try states.map { _ in try forward.weights(ofBlock: index) }
       var scalings: [LinearDescription: LayerScaling] = [:]
@@ -231,17 +234,19 @@ package struct BlockCalibration {
         parts: Self.parts(of: groups, block), tables: tables[block],
         pool: forward.pool, options: options, place: forward.model.source.place,
         isWanted: isWanted, purpose: purpose, scalings: scalings,
-        isLast: finish == nil && index + 1 == description.blocks.count,
+        isLast: !tunes && index + 1 == description.blocks.count,
         makeStates: { try self.states(tokens: count, width: $0) },
         meter: meter)
       try run.run()
-      if let finish, let inputs, states.count > 1 {
+      if let finish, !tunes {
+        _ = try finish(block, tracks[0].weights, nil, index) { _, _ in }
+      } else if let finish, let inputs, states.count > 1 {
         storage.clear()
         let problem = BlockTuning.Problem(
           block: block, weights: tracks[0].weights, inputs: inputs, targets: states[1],
           windows: windowRows(groups, heldOut: false), heldOut: windowRows(groups, heldOut: true),
           tables: tables[block], pool: forward.pool)
-        let weights = try finish(problem, index) { try meter.set(.learn, share: $0, loss: $1) }
+        let weights = try finish(block, tracks[0].weights, problem, index) { try meter.set(.learn, share: $0, loss: $1) }
         try copy(inputs, to: states[0], groups)
         for group in groups {
           try states[0].update(group.rows) {

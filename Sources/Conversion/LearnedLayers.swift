@@ -84,13 +84,13 @@ extension CalibratedLayers {
     var parts: [Int: Distillation.Part] = [:]
     try calibration.run(
       isWanted: { wanted[$0.weight] != nil }, onProgress: tell, milestones: milestones, learning: learning,
-      finish: { problem, index, onStep in
+      finish: { block, weights, problem, index, onStep in
         defer { starts = [:] }
-        let layers = LearnedLayer.layers(of: problem.block) { starts[$0].map(learnable) }
-        let tuned = vectors(of: problem.block)
-        var weights = problem.weights
+        let layers = LearnedLayer.layers(of: block) { starts[$0].map(learnable) }
+        let tuned = vectors(of: block)
+        var weights = weights
         if index > 0 { kept.map { LearningState($0, Self.tuningName(index - 1)).discard() } }
-        if options.iterations > 0, layers.contains(where: { isLearned($0.linear) }) {
+        if let problem, layers.contains(where: { isLearned($0.linear) }) {
           let found = try BlockTuning(options.method(iterations: options.iterations), seed: UInt64(index))
             .run(
               problem, layers, tuned.map { TunedVector($0.vector, storedAs: $0.tensor.source.entry.type) },
@@ -106,7 +106,7 @@ extension CalibratedLayers {
         // Over the whole model it is learned anew, from what was found.
         for layer in layers { starts[layer.linear]?.weight = layer.quantized(workers: workers) }
         let part = part(
-          of: problem.block, starts,
+          of: block, starts,
           tuned.map { TunedVector($0.vector, storedAs: $0.tensor.source.entry.type, from: weights[$0.vector]) })
         parts[index] = part
         if let kept { try save(part, starts, to: kept, Self.partName(index)) }

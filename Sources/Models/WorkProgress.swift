@@ -25,8 +25,8 @@ package struct WorkProgress: Hashable, Sendable {
       case .gather: 1.6e-12
       case .quantize: 2e-12
       case .head, .scale: 2.3e-12
-      case .curvature: 1.9e-12
-      case .distill: 1.5e-12
+      case .curvature: 2.1e-12
+      case .distill: 1.45e-12
       case .learn: 3.6e-12
       }
     }
