@@ -181,3 +181,22 @@ package struct Codebook: Hashable, Sendable {
     return (error, squares > 0 ? product / squares : nil)
   }
 }
+
+extension Codebook {
+  /// The weighted squared error of a group's codes, and the scale that would minimize it: Σ h·w·l / Σ h·l².
+  package func fit(
+    _ values: Span<Float>, importance: Span<Float>, _ codes: Span<UInt8>, scale: Float
+  ) -> (squaredError: Double, bestScale: Double?) {
+    var (error, product, squares) = (0.0, 0.0, 0.0)
+    for index in 0..<values.count {
+      let level = Double(levels[Int(codes[index])])
+      let value = Double(values[index])
+      let weight = Double(importance[index])
+      let difference = value - Double(Float(level) * scale)
+      error += weight * difference * difference
+      product += weight * value * level
+      squares += weight * level * level
+    }
+    return (error, squares > 0 ? product / squares : nil)
+  }
+}

@@ -106,9 +106,11 @@ package func linearAlgebraFamily() -> String {
     #if X86_64_V4
       static let groupRows = 4
       static let columns = 32
+      typealias Rows = SIMD16<Float>
     #else
       static let groupRows = 2
       static let columns = 16
+      typealias Rows = SIMD8<Float>
     #endif
     static let rows = 3 * groupRows
     static let depth = 384
@@ -181,22 +183,18 @@ package func linearAlgebraFamily() -> String {
     if !a.isTransposed, count % Panel.groupRows == 0 { return RowPanel(base: a.base, row: a.stride, step: 1) }
     let width = Panel.rows
     // Bounds: rows of a, and a whole panel of the space.
-    for index in 0..<depth {
-      let (source, target) = (a.base + index * a.column, space + index * width)
-      if a.isTransposed, count == width {
-        var lane = 0
-        while lane &+ 4 <= width {
-          target.store(source.lanes(lane, as: SIMD4<Float>.self), at: lane)
-          lane &+= 4
-        }
-        while lane < width {
-          target[lane] = source[lane]
-          lane &+= 1
-        }
-      } else {
-        for lane in 0..<count { target[lane] = source[lane * a.row] }
-        for lane in count..<width { target[lane] = 0 }
+    var index = 0
+    if a.isTransposed, count == width {
+      // Lanes past the tile's rows are read from this line or the next, and written over by the next; the last has none.
+      while index &+ 1 < depth {
+        (space + index * width).store((a.base + index * a.column).lanes(0, as: Panel.Rows.self), at: 0)
+        index &+= 1
       }
+    }
+    while index < depth {
+      let (source, target) = (a.base + index * a.column, space + index * width)
+      for lane in 0..<width { target[lane] = lane < count ? source[lane * a.row] : 0 }
+      index &+= 1
     }
     return RowPanel(base: UnsafePointer(space), row: 1, step: width)
   }

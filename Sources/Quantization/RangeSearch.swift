@@ -28,22 +28,19 @@ package enum RangeSearch {
   ) -> AffineRange {
     func fit(_ range: AffineRange) -> AffineFit {
       var fit = AffineFit()
-      if let importance {
-        fit.add(values, importance: importance, range)
-      } else {
-        fit.add(values, range)
-      }
+      fit.add(values, importance: importance, range)
       return fit
     }
     var bestRange = candidate(0)
     guard bestRange.scale != 0 else { return bestRange }
-    var bestFit = fit(bestRange)
+    var least = AffineFit.squaredError(of: values, importance: importance, bestRange)
     for index in 1..<candidates {
       let range = candidate(index)
       guard range.scale != 0 else { continue }
-      let found = fit(range)
-      if found.squaredError < bestFit.squaredError { (bestRange, bestFit) = (range, found) }
+      let found = AffineFit.squaredError(of: values, importance: importance, range)
+      if found < least { (bestRange, least) = (range, found) }
     }
+    var bestFit = fit(bestRange)
     for _ in 0..<refinements {
       guard let scale = bestFit.bestScale else { break }
       var range = bestRange
