@@ -184,7 +184,7 @@ package struct BlockCalibration {
       }
     }
     // The first block would take longer than those after it, whose time is told by it.
-    var widths = description.blocks[firstBlock].keptWidths.flatMap { Array(repeating: $0, count: trackCount) }
+    var widths = keptWidths(description.blocks[firstBlock])
     if case .quantize(_, let scaling?) = purpose {
       // A search for scales keeps what the feed-forward layer reads; if it hands out the layers, that is all.
       widths = [description.hiddenSize] + (scaling.handsOut ? [] : widths)
@@ -196,7 +196,7 @@ package struct BlockCalibration {
     for (index, block) in description.blocks.enumerated().dropFirst(firstBlock) {
       try meter.begin(block: index)
       // States of a width that this block has no use for would be in memory besides its own.
-      if index > firstBlock, block.keptWidths != description.blocks[index - 1].keptWidths { storage.clear() }
+      if index > firstBlock, keptWidths(block) != keptWidths(description.blocks[index - 1]) { storage.clear() }
       let inputs = try tunes ? self.states(tokens: count, width: description.hiddenSize) : nil
       if let inputs { try copy(states[0], to: inputs, groups) }
       var weights = try states.map { _ in try forward.weights(ofBlock: index) }
@@ -223,11 +223,11 @@ package struct BlockCalibration {
           continue
         }
       }
-      let tracks = try zip(states, weights).enumerated().map { number, pair in
+      let tracks = zip(states, weights).enumerated().map { number, pair in
         Track(
           index: number,
           forward: BlockForward(block, pair.1, pool: forward.pool, workers: options.workers), weights: pair.1,
-          states: pair.0, attended: try self.states(tokens: count, width: block.attention.output.inputs))
+          states: pair.0)
       }
       let run = BlockRun(
         block: block, quantized: tracks[0], original: tracks.count > 1 ? tracks[1] : nil, groups: groups,
@@ -246,7 +246,9 @@ package struct BlockCalibration {
           block: block, weights: tracks[0].weights, inputs: inputs, targets: states[1],
           windows: windowRows(groups, heldOut: false), heldOut: windowRows(groups, heldOut: true),
           tables: tables[block], pool: forward.pool)
-        let weights = try finish(block, tracks[0].weights, problem, index) { try meter.set(.learn, share: $0, loss: $1) }
+        let weights = try finish(block, tracks[0].weights, problem, index) {
+          try meter.set(.learn, share: $0, loss: $1)
+        }
         try copy(inputs, to: states[0], groups)
         for group in groups {
           try states[0].update(group.rows) {
@@ -305,19 +307,21 @@ package struct BlockCalibration {
     }
   }
 
+  /// Widths of what is kept of all tokens within a block, of each track that it is kept of: what the attention's output
+  /// reads, and a feed-forward layer's that is no mixture.
+  private func keptWidths(_ block: BlockDescription) -> [Int] {
+    func widths(_ layers: [LinearDescription], _ norms: BranchNorms) -> [Int] {
+      let tracks = options.runsOriginal && !(options.correctsStream && block.addsUnchanged(norms)) ? 2 : 1
+      return layers.flatMap { Array(repeating: $0.inputs, count: tracks) }
+    }
+    return widths([block.attention.output], block.attentionNorms)
+      + (block.feedForward.isMixture ? [] : widths(block.feedForward.experts.map(\.output), block.feedForwardNorms))
+  }
+
   /// Memory comes from the storage, to which it goes back.
   private func states(tokens: Int, width: Int) throws -> HiddenStates {
     try HiddenStates(
       tokens: tokens, width: width, memoryLimit: options.memoryLimit / (options.runsOriginal ? 6 : 3),
       folder: options.spillFolder, pool: forward.pool, storage: storage, workers: options.workers)
-  }
-}
-
-extension BlockDescription {
-  /// What is kept of all tokens within a block: what the attention's output reads, and a feed-forward layer's that is no
-  /// mixture.
-  fileprivate var keptWidths: [Int] {
-    if feedForward.isMixture { return [attention.output.inputs] }
-    return [attention.output.inputs] + feedForward.experts.map(\.output.inputs)
   }
 }

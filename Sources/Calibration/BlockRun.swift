@@ -10,8 +10,6 @@ extension BlockCalibration {
     let forward: BlockForward
     let weights: BlockWeights
     let states: HiddenStates
-    /// What the attention's output projection reads.
-    let attended: HiddenStates
   }
 
   /// One block's turn.
@@ -44,26 +42,36 @@ extension BlockCalibration {
         .computed { track, group, x in
           try track.states.read(groups[group].rows) { track.forward.attentionInput($0, into: x) }
         })
-      for track in tracks { try attend(track) }
+      var attended = [try attend(quantized)]
+      // The original goes ahead: what its stream is after a branch is what the quantized layer aims at. If it does not aim
+      // at that, what the original's layer reads is kept, too.
+      if let original {
+        if meetsStream(block.attentionNorms) {
+          try run(original) { [tables] tokens, forward in
+            try original.states.update(tokens.rows) { forward.runAttention($0, tokens.batch, tables: tables) }
+          }
+        } else {
+          attended.append(try attend(original))
+          if !block.isParallel { try addAttention(original, attended[original.index]) }
+        }
+      }
       try meter.add(.run, meter.costs.attend(block))
-      // The original goes ahead: what its stream is after a branch is what the quantized layer aims at.
-      if let original, !block.isParallel { try addAttention(original) }
       try work(
-        on: ProjectionDescription([block.attention.output]), \.attentionOutput, width: quantized.attended.width,
-        meetsStream: meetsStream(block.attentionNorms), .kept(\.attended))
-      if !block.isParallel { try addAttention(quantized) }
+        on: ProjectionDescription([block.attention.output]), \.attentionOutput, width: attended[0].width,
+        meetsStream: meetsStream(block.attentionNorms), .kept { attended[$0.index] })
+      if !block.isParallel { try addAttention(quantized, attended[0]) }
       try meter.add(.run, meter.costs.product(block.attention.output))
       switch block.feedForward {
       case .gated(let input, let output, _): try feedForward(input, output)
       case .plain(let input, let output, _): try feedForward(ProjectionDescription([input]), output)
       case .mixture(let mixture): try self.mixture(mixture)
       }
-      if block.isParallel { try tracks.forEach(addAttention) }
+      if block.isParallel { for track in tracks { try addAttention(track, attended[track.index]) } }
     }
 
     /// Whether a branch's output is added to the stream as it is, and nothing else is added or done to it.
     private func meetsStream(_ norms: BranchNorms) -> Bool {
-      options.correctsStream && !block.isParallel && norms.after == nil && norms.onSum == nil
+      options.correctsStream && block.addsUnchanged(norms)
     }
 
     /// Takes all tokens of a track through a step: part by part, each on a thread of its own, or else group by group.
@@ -79,22 +87,25 @@ extension BlockCalibration {
       }
     }
 
-    private func attend(_ track: Track) throws {
+    /// - Returns: what the attention's output projection reads.
+    private func attend(_ track: Track) throws -> HiddenStates {
       let (pool, width, tables) = (pool, width, tables)
+      let attended = try makeStates(block.attention.output.inputs)
       try run(track) { tokens, forward in
         let x = pool.take(rows: tokens.rows.count, columns: width)
         try track.states.read(tokens.rows) { forward.attentionInput($0, into: x) }
-        try track.attended.update(tokens.rows) {
+        try attended.update(tokens.rows) {
           forward.attend(x, tokens.batch, tables: tables, cache: nil, into: $0)
         }
         pool.give(x)
       }
+      return attended
     }
 
-    private func addAttention(_ track: Track) throws {
+    private func addAttention(_ track: Track, _ attended: HiddenStates) throws {
       try run(track) { tokens, forward in
         try track.states.update(tokens.rows) { hidden in
-          try track.attended.read(tokens.rows) { forward.addAttention($0, to: hidden) }
+          try attended.read(tokens.rows) { forward.addAttention($0, to: hidden) }
         }
       }
     }
@@ -105,9 +116,15 @@ extension BlockCalibration {
         .computed { track, group, x in
           try track.states.read(groups[group].rows) { track.forward.feedForwardInput($0, into: x) }
         })
+      let meets = meetsStream(block.feedForwardNorms)
+      if let original, meets {
+        try run(original) { tokens, forward in
+          try original.states.update(tokens.rows) { forward.runFeedForward($0) }
+        }
+      }
       // The activations are kept, on disk if need be: computing them twice would cost more.
       let (pool, width) = (pool, width)
-      let inners = try tracks.map { track in
+      let inners = try (meets ? [quantized] : tracks).map { track in
         let inners = try makeStates(output.inputs)
         try run(track) { tokens, forward in
           let x = pool.take(rows: tokens.rows.count, columns: width)
@@ -126,10 +143,10 @@ extension BlockCalibration {
           }
         }
       }
-      if let original { try add(original) }
+      if let original, !meets { try add(original) }
       try work(
         on: ProjectionDescription([output]), \.feedForward[0].output, width: output.inputs,
-        meetsStream: meetsStream(block.feedForwardNorms), .kept { inners[$0.index] })
+        meetsStream: meets, .kept { inners[$0.index] })
       if !isLast { try add(quantized) }
       try meter.add(.run, meter.costs.product(output))
     }

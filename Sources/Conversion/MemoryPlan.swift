@@ -235,7 +235,13 @@ package struct MemoryPlan: Sendable {
         needs.append(
           Need(what: "what outputs count for predictions", byteCount: float * OutputCurvature.blockRows * outputs))
       }
-      activations = tracks * float * tokens.1 * length * (2 * hidden + widest)
+      // The streams; what the layers of a block read that add to them, of the original only where they aim at that.
+      let keepsOriginal =
+        correction != .layer
+        || !description.blocks.allSatisfy {
+          $0.addsUnchanged($0.attentionNorms) && $0.addsUnchanged($0.feedForwardNorms)
+        }
+      activations = float * tokens.1 * length * (tracks * hidden + (keepsOriginal ? tracks : 1) * (hidden + widest))
     }
   }
 

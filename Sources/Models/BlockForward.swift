@@ -47,20 +47,36 @@ package struct BlockForward: Sendable {
   }
 
   private func runTogether(_ hidden: Matrix, _ batch: TokenBatch, tables: RotaryTables?, cache: KeyValueCache?) {
+    guard block.isParallel else {
+      runAttention(hidden, batch, tables: tables, cache: cache)
+      return runFeedForward(hidden)
+    }
     let attended = pool.take(rows: hidden.rows, columns: block.attention.output.inputs)
     let branch = pool.take(rows: hidden.rows, columns: hidden.columns)
-    defer { pool.give(attended, branch) }
     attentionInput(hidden, into: branch)
     attend(branch, batch, tables: tables, cache: cache, into: attended)
-    if block.isParallel {
-      feedForward(hidden, into: branch)
-      addAttention(attended, to: hidden)
-      add(branch, to: hidden, workers: workers)
-      return
-    }
+    feedForward(hidden, into: branch)
     addAttention(attended, to: hidden)
+    add(branch, to: hidden, workers: workers)
+    pool.give(attended, branch)
+  }
+
+  /// The attention of a block whose branches are not parallel.
+  package func runAttention(_ hidden: Matrix, _ batch: TokenBatch, tables: RotaryTables?, cache: KeyValueCache? = nil) {
+    let attended = pool.take(rows: hidden.rows, columns: block.attention.output.inputs)
+    let x = pool.take(rows: hidden.rows, columns: hidden.columns)
+    attentionInput(hidden, into: x)
+    attend(x, batch, tables: tables, cache: cache, into: attended)
+    addAttention(attended, to: hidden)
+    pool.give(attended, x)
+  }
+
+  /// And its feed-forward layer.
+  package func runFeedForward(_ hidden: Matrix) {
+    let branch = pool.take(rows: hidden.rows, columns: hidden.columns)
     feedForward(hidden, into: branch)
     addFeedForward(branch, to: hidden)
+    pool.give(branch)
   }
 
   /// Adds the attention to the stream.

@@ -172,6 +172,9 @@ package struct BlockDescription: Hashable, Sendable {
   /// Both branches read the block's input (GPT-NeoX), instead of one after the other.
   package var isParallel = false
 
+  /// Whether a branch's output is added to the stream as it is, and nothing else is added or done to it.
+  package func addsUnchanged(_ norms: BranchNorms) -> Bool { !isParallel && norms.after == nil && norms.onSum == nil }
+
   /// Floating-point operations of the products with weights, for a token; of a mixture, of the experts that it uses.
   package var operationsPerToken: Double {
     func operations(_ linears: [LinearDescription]) -> Double {
