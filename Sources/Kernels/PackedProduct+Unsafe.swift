@@ -145,7 +145,23 @@ package func linearAlgebraFamily() -> String {
   /// - Parameter b: `[depth, count]`.
   private func packColumns(_ b: StridedMatrix, count: Int, depth: Int, into target: UnsafeMutablePointer<Float>) {
     let width = Panel.columns
-    for first in Swift.stride(from: 0, to: count, by: width) {
+    var start = 0
+    if !b.isTransposed {
+      // Row by row as they lie in memory, each into all whole panels.
+      start = count / width * width
+      for index in 0..<depth {
+        let source = b.base + index * b.stride
+        var first = 0
+        while first < start {
+          let panel = target + first * depth + index * width
+          for lane in Swift.stride(from: 0, to: width, by: 16) {
+            panel.store(source.lanes(first + lane, as: Floats.self), at: lane)
+          }
+          first &+= width
+        }
+      }
+    }
+    for first in Swift.stride(from: start, to: count, by: width) {
       let columns = min(width, count - first)
       // Bounds: columns of b; the panel, which begins `first · depth` on.
       let panel = target + first * depth
@@ -159,13 +175,6 @@ package func linearAlgebraFamily() -> String {
               into: panel + index * width + lane, width)
           }
           index &+= 16
-        }
-      } else if columns == width {
-        while index < depth {
-          for lane in Swift.stride(from: 0, to: width, by: 16) {
-            panel.store((source.base + index * b.stride).lanes(lane, as: Floats.self), at: index * width + lane)
-          }
-          index &+= 1
         }
       }
       while index < depth {
