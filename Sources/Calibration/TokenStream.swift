@@ -22,7 +22,9 @@ struct TokenStream {
       switch document {
       case .tokens(let ids): found = ids
       case .text(let text):
-        found = try encode(text)
+        let missing = (windowLimit - windows.count).multipliedReportingOverflow(by: length)
+        let wanted = options.layout == .padded ? length : missing.overflow ? .max : missing.partialValue
+        found = try Self.beginning(of: text, tokens: wanted, encode: encode)
         // Ids of the file itself were checked when they were read.
         if let wrong = found.first(where: { $0 < 0 || Int($0) >= vocabulary }) {
           throw CalibrationError(
@@ -46,6 +48,29 @@ struct TokenStream {
       return windows.count < windowLimit
     }
     guard documents > 0 else { throw CalibrationError(file: source.name, .empty) }
+  }
+
+  /// Bytes of a token, more than which most texts do not have; where there are more, more is read.
+  private static let bytesPerToken = 6
+  /// Tokens before a cut that may differ from those of the whole text: tokenizers look a few characters ahead.
+  private static let uncertain = 256
+
+  /// The first tokens of a text, as many as are wanted or all: long texts are cut after a line, and the rest is not
+  /// tokenized.
+  private static func beginning(
+    of text: String, tokens wanted: Int, encode: (String) throws -> [Int32]
+  ) throws -> [Int32] {
+    let bytes = text.utf8
+    var limit = wanted < bytes.count / bytesPerToken ? (wanted + uncertain) * bytesPerToken : bytes.count
+    while limit < bytes.count {
+      let end = bytes.index(bytes.startIndex, offsetBy: limit)
+      if let line = bytes[..<end].lastIndex(of: UInt8(ascii: "\n")) {
+        let found = try encode(String(decoding: bytes[...line], as: UTF8.self))
+        if found.count >= wanted + uncertain { return Array(found.dropLast(uncertain)) }
+      }
+      limit *= 2
+    }
+    return try encode(text)
   }
 
   /// Why there is no window.

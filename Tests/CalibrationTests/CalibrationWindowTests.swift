@@ -51,6 +51,22 @@ import Testing
     #expect(found.tokenCount == 64 && !found.isShort)
   }
 
+  /// What is left of a long text is not tokenized; where tokens have many bytes, more is.
+  @Test(arguments: [1, 40]) func theBeginningOfALongTextIsEnough(bytesPerToken: Int) throws {
+    let content = (0..<20_000).map { "line \($0)\n" }.joined()
+    var seen = 0
+    func encode(_ text: String) -> [Int32] {
+      seen += text.utf8.count
+      return text.utf8.enumerated().filter { $0.offset % bytesPerToken == 0 }.map { Int32($0.element) }
+    }
+    let found = try CalibrationWindows(
+      [text("a.txt", content)], CalibrationWindows.Options(samples: 9, sequenceLength: 128), vocabulary: 256,
+      encode: encode)
+    #expect(seen < content.utf8.count && seen > 9 * 128 * bytesPerToken)
+    #expect(found.tokens == Array(encode(content).prefix(9 * 128)))
+    #expect(found.sources.map(\.bytes) == [content.utf8.count])
+  }
+
   /// As the peers that the figures are compared with take them.
   @Test func aTextGivesItsFirstWindows() throws {
     let content = (0..<500).map { "line \($0)\n" }.joined()

@@ -49,6 +49,25 @@ import Tokenizers
     }
   }
 
+  /// Which calibration relies on where it needs the beginning of a long text: a cut after a line changes no token but
+  /// the last few before it.
+  @Test(arguments: GoldenTests.kinds) func aBeginningHasTheTokensOfTheWhole(kind: String) throws {
+    let tokenizer = try Self.tokenizer(kind)
+    var generator = SplitMix64(seed: 11)
+    var lines = try GoldenTests.strings()
+    for _ in 0..<400 {
+      let line = Self.text(&generator)
+      lines.append(line)
+    }
+    let whole = lines.map { $0 + "\n" }.joined()
+    let ids = tokenizer.encode(whole, addSpecialTokens: false)
+    for count in [lines.count / 4, lines.count / 2, lines.count - 1] {
+      let beginning = lines.prefix(count).map { $0 + "\n" }.joined()
+      let found = tokenizer.encode(beginning, addSpecialTokens: false).dropLast(256)
+      #expect(Array(found) == Array(ids.prefix(found.count)))
+    }
+  }
+
   @Test(arguments: ["gpt2", "llama3", "gpt4o", "deepseek", "falcon"]) func byteLevelKeepsEverything(kind: String) throws
   {
     let tokenizer = try Self.tokenizer(kind)
