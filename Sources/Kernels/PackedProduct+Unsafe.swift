@@ -80,26 +80,6 @@ func product(
   #endif
 }
 
-/// Whether an element of a product has the same bits wherever it stands, and however many there are.
-let productsAreShapeless: Bool = {
-  #if X86_64_V3 || X86_64_V4
-    true
-  #else
-    false
-  #endif
-}()
-
-/// What makes products here, and so the last bits of sums: this module's own loops, or a family of OpenBLAS's.
-package func linearAlgebraFamily() -> String {
-  #if X86_64_V3 || X86_64_V4
-    let own = "fused, "
-  #else
-    let own = ""
-  #endif
-  // Bounds: OpenBLAS's name ends with a zero and lives as long as the program.
-  return own + (openblas_get_corename().map { String(cString: $0) } ?? "unknown")
-}
-
 #if X86_64_V3 || X86_64_V4
   /// The sizes of blocks. A tile of c takes 24 of 32 vector registers of 512 bits, or 12 of 16 of 256.
   private enum Panel {

@@ -6,6 +6,26 @@ private let singleThreaded: Void = openblas_set_num_threads(1)
 /// To be called before any call of BLAS or LAPACK.
 func setOneThread() { _ = singleThreaded }
 
+/// Whether an element of a product has the same bits wherever it stands, and however many there are.
+let productsAreShapeless: Bool = {
+  #if X86_64_V3 || X86_64_V4
+    true
+  #else
+    false
+  #endif
+}()
+
+/// What makes products here, and so the last bits of sums: this module's own loops, or a family of OpenBLAS's.
+package func linearAlgebraFamily() -> String {
+  #if X86_64_V3 || X86_64_V4
+    let own = "fused, "
+  #else
+    let own = ""
+  #endif
+  // Bounds: OpenBLAS's name ends with a zero and lives as long as the program.
+  return own + (openblas_get_corename().map { String(cString: $0) } ?? "unknown")
+}
+
 /// y = x·wᵀ + bias for the rows in use of `x`: what a linear layer computes.
 ///
 /// Runs by tiles whose partition depends on the shapes alone, each a product on one thread.
