@@ -87,7 +87,7 @@ package struct LearningState {
   package init(_ files: any KeptFiles, _ name: String) { (self.files, self.name) = (files, name) }
 
   /// Every fourth step, or every sixteenth part of them where that is more: writing takes about as long as a step of
-  /// short windows. After the last, too, for what follows may be interrupted.
+  /// short windows. After the last, too, for what follows may be interrupted. Each only where it is due (`isDue`).
   static func isKept(after steps: Int, of count: Int) -> Bool {
     steps == count || steps.isMultiple(of: max(4, count / 16))
   }

@@ -335,6 +335,10 @@ import Testing
     #expect(try await run("verify", path("json"), "--progress", "json").error.contains(#""stage":"verifying""#))
     #expect(try await run("unpack", path("json"), "-o", path("dense"), "--progress", "none").error.isEmpty)
     #expect(try await run(tiny, "-o", path("x"), "--progress", "loud").code == 64)
+    for seconds in ["-1", "nan", "soon"] {
+      let refused = try await run(tiny, "-o", path("x"), "--record-every=\(seconds)")
+      #expect(refused.code == 64 && refused.error.contains("record-every"), "\(refused)")
+    }
   }
 
   @Test func jsonIsOneDocumentOnStandardOutput() async throws {
